@@ -1,0 +1,1 @@
+//! A model of radios in a plane: who hears whom, when, and how fast.

@@ -1,0 +1,1 @@
+//! Verified streaming: BLAKE3 hash trees with 16 KiB chunk groups, sans-IO.

@@ -1,0 +1,3 @@
+//! bbh, the desktop peer.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Shared files: hashing, tags, keywords and the search index.

@@ -1,0 +1,1 @@
+//! The tokio shell around the protocol: sockets, timers, disk and radios.

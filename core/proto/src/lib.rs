@@ -1,0 +1,1 @@
+//! The protocol of Blue Brewery Horse as one sans-IO state machine.

@@ -1,0 +1,1 @@
+//! Persistence: settings, the shared-file index and the state of downloads.

@@ -1,0 +1,1 @@
+//! The wire: frames, packets, messages, limits and the one codec.
