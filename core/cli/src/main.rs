@@ -1,3 +1,34 @@
 //! bbh, the desktop peer.
 
-fn main() {}
+mod args;
+mod commands;
+mod control;
+mod failure;
+mod output;
+mod records;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+use crate::failure::Failure;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match start(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("bbh: {}", output::plain(&failure.to_string()));
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn start(command: Command) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("the system gives no resources: {error}")))?;
+    runtime.block_on(commands::run(command))
+}
