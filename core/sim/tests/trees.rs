@@ -108,7 +108,7 @@ fn nodes_that_move_and_die_at_random_never_form_a_ring_and_settle_when_left_alon
     for seed in 0..15 {
         let mut rng = ChaCha12Rng::seed_from_u64(seed);
         let mut world = World::new(Config { loss: 0.1, ..Config::default() }, seed);
-        let mut place = |rng: &mut ChaCha12Rng| ((rng.next_u64() % 25) as f64, (rng.next_u64() % 25) as f64);
+        let place = |rng: &mut ChaCha12Rng| ((rng.next_u64() % 25) as f64, (rng.next_u64() % 25) as f64);
         let nodes: Vec<_> = (0..14)
             .map(|_| {
                 let (x, y) = place(&mut rng);

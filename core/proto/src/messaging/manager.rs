@@ -37,6 +37,8 @@ pub trait Mesh {
 pub enum Outbound {
     /// To one node, end to end encrypted.
     To(NodeId, Message),
+    /// To 1 to 64 nodes, signed, one copy per edge; whoever passes it on can read it.
+    ToMany(Vec<NodeId>, Message),
     /// To all nodes of the tree, signed.
     Broadcast(Message),
 }

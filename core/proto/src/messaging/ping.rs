@@ -1,0 +1,67 @@
+//! Ping: is a node there, and how long is the way to it and back?
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bbh_types::Instant;
+use bbh_wire::Message;
+use bbh_wire::message::{Ping, Pong};
+
+use super::manager::{Context, Manager, Received};
+use crate::api::{Command, Event};
+
+/// How long a pong is waited for.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pings under way.
+const MAX_OPEN: usize = 64;
+
+/// Asks and answers pings.
+#[derive(Debug, Default)]
+pub struct PingManager {
+    open: BTreeMap<u64, Instant>,
+}
+
+impl Manager for PingManager {
+    fn kinds(&self) -> &'static [u8] {
+        &[53, 54]
+    }
+
+    fn handle_message(&mut self, cx: &mut Context<'_>, received: Received) {
+        match received.message {
+            Message::Ping(Ping { token }) if !received.broadcast => cx.send(received.source, Pong { token }),
+            Message::Pong(Pong { token }) => {
+                if let Some(sent) = self.open.remove(&token) {
+                    let time = Some(cx.now.since(sent));
+                    cx.events.push_back(Event::Pong { token, time });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn handle_command(&mut self, cx: &mut Context<'_>, command: &Command) {
+        let &Command::Ping { node, token } = command else { return };
+        if self.open.len() >= MAX_OPEN {
+            cx.events.push_back(Event::Pong { token, time: None });
+            return;
+        }
+        self.open.insert(token, cx.now);
+        cx.send(node, Ping { token });
+    }
+
+    fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now;
+        let (events, open) = (&mut *cx.events, &mut self.open);
+        open.retain(|&token, sent| {
+            let waiting = now.since(*sent) < PING_TIMEOUT;
+            if !waiting {
+                events.push_back(Event::Pong { token, time: None });
+            }
+            waiting
+        });
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.open.values().min().map(|&sent| sent + PING_TIMEOUT)
+    }
+}
