@@ -52,7 +52,7 @@ impl Node {
             self.deliver_from_neighbour(id, neighbour, packet);
             return;
         }
-        if !matches!(self.tree.relation(id), Some(Relation::Parent | Relation::Child)) {
+        if !self.is_tree_link(id) {
             self.counters.forged_source += 1;
             return;
         }
@@ -69,6 +69,10 @@ impl Node {
             }
             Destination::List(_) | Destination::Broadcast => self.take_signed(id, neighbour, packet),
         }
+    }
+
+    fn is_tree_link(&self, id: LinkId) -> bool {
+        matches!(self.tree.relation(id), Some(Relation::Parent | Relation::Child))
     }
 
     /// A packet between neighbours, protected by the link alone.
@@ -95,6 +99,8 @@ impl Node {
             | Message::TreeMergeReply(_)
             | Message::RootTransfer(_)
             | Message::RootTransferReply(_) => self.tree.handle_message(self.now, id, message),
+            // A contact is no member of the tree yet: it has nothing to ask for.
+            _ if !self.is_tree_link(id) => self.counters.forged_source += 1,
             message => {
                 let received =
                     Received { source: neighbour, hops: 1, broadcast: false, congested: packet.congested, message };
