@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bbh_types::{ContentId, FileRecord, Md5Hash, Query, SearchMode};
+use bbh_types::{ContentId, FileKind, FileRecord, Md5Hash, Query, SearchMode};
 use memchr::memmem::Finder;
 
 use crate::persist::StoredEntry;
@@ -24,9 +24,19 @@ pub(crate) struct Index {
     /// Where the text of each slot starts; it ends where the next one starts.
     starts: Vec<usize>,
     text: String,
+    /// What the filters of a query ask of each slot, close together.
+    facts: Vec<Facts>,
     by_path: BTreeMap<PathBuf, usize>,
     by_content: BTreeMap<ContentId, BTreeSet<usize>>,
     by_md5: BTreeMap<Md5Hash, BTreeSet<usize>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Facts {
+    /// There is a file, and it is what was hashed.
+    offered: bool,
+    kind: FileKind,
+    size: u64,
 }
 
 impl Index {
@@ -44,12 +54,14 @@ impl Index {
         self.by_path.insert(entry.path.clone(), slot);
         self.by_content.entry(record.content_id).or_default().insert(slot);
         self.by_md5.entry(record.md5).or_default().insert(slot);
+        self.facts.push(Facts { offered: !entry.stale, kind: record.kind, size: record.size });
         self.slots.push(Some(Arc::new(entry)));
     }
 
     /// Forgets an entry.
     pub(crate) fn remove(&mut self, path: &Path) -> Option<Arc<StoredEntry>> {
         let slot = self.by_path.remove(path)?;
+        self.facts[slot].offered = false;
         let entry = self.slots[slot].take()?;
         forget(&mut self.by_content, entry.record.content_id, slot);
         forget(&mut self.by_md5, entry.record.md5, slot);
@@ -100,8 +112,14 @@ impl Index {
         let mut found = Vec::new();
         let mut from = 0;
         // For OR: where each word is found next.
-        let mut ahead: Vec<Option<usize>> = vec![Some(0); finders.len()];
+        let mut ahead = vec![Ahead::Unknown; finders.len()];
         while found.len() < limit {
+            // Slots that the filters refuse are passed over here, where it costs next to nothing.
+            let admitted = |facts: &Facts| facts.offered && query.admits(facts.kind, facts.size);
+            let Some(skipped) = self.facts.get(from..).and_then(|facts| facts.iter().position(admitted)) else {
+                break;
+            };
+            from += skipped;
             let hit = match query.mode {
                 SearchMode::All => self.next_with_all(&finders, from),
                 SearchMode::Any => self.next_with_any(&finders, &mut ahead, from),
@@ -109,8 +127,7 @@ impl Index {
             let Some(slot) = hit else { break };
             from = slot + 1;
             if let Some(entry) = &self.slots[slot]
-                && !entry.stale
-                && query.admits(entry.record.kind, entry.record.size)
+                && admitted(&self.facts[slot])
                 && seen.insert(entry.record.content_id)
             {
                 found.push(entry.record.clone());
@@ -135,15 +152,18 @@ impl Index {
         None
     }
 
-    fn next_with_any(&self, finders: &[Finder<'_>], ahead: &mut [Option<usize>], from: usize) -> Option<usize> {
-        for (finder, next) in finders.iter().zip(ahead.iter_mut()) {
-            if let Some(slot) = *next
-                && (slot < from || from == 0)
-            {
-                *next = self.next_with(finder, from);
+    fn next_with_any(&self, finders: &[Finder<'_>], ahead: &mut [Ahead], from: usize) -> Option<usize> {
+        for (finder, ahead) in finders.iter().zip(ahead.iter_mut()) {
+            let known = match *ahead {
+                Ahead::Unknown => false,
+                Ahead::At(slot) => slot >= from,
+                Ahead::Nowhere => true,
+            };
+            if !known {
+                *ahead = self.next_with(finder, from).map_or(Ahead::Nowhere, Ahead::At);
             }
         }
-        ahead.iter().flatten().min().copied()
+        ahead.iter().filter_map(|ahead| if let Ahead::At(slot) = ahead { Some(*slot) } else { None }).min()
     }
 
     /// The first slot from `from` on that has one word.
@@ -159,6 +179,14 @@ impl Index {
         let low = from + step / 2;
         Some(low + self.starts[low..end].partition_point(|start| *start <= at) - 1)
     }
+}
+
+/// Where a word is found next.
+#[derive(Debug, Clone, Copy)]
+enum Ahead {
+    Unknown,
+    At(usize),
+    Nowhere,
 }
 
 fn forget<K: Ord>(map: &mut BTreeMap<K, BTreeSet<usize>>, key: K, slot: usize) {

@@ -1,5 +1,7 @@
 //! Slices of shared files, and files that are not what they were.
 
+#![cfg(unix)]
+
 mod common;
 
 use std::fs::{self, File, OpenOptions};
