@@ -235,3 +235,26 @@ impl<'de, const MAX: usize> Deserialize<'de> for BoundedString<MAX> {
         deserializer.deserialize_str(Text::<MAX>)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_holds_for_exactly_its_length_and_no_more() {
+        assert!(BoundedVec::<u8, 2>::new(vec![1, 2]).is_ok());
+        assert_eq!(BoundedVec::<u8, 2>::new(vec![1, 2, 3]), Err(TooLong { length: 3, limit: 2 }));
+        assert_eq!(BoundedVec::<u8, 2>::truncated(vec![1, 2, 3]).into_inner(), [1, 2]);
+        assert!(BoundedBytes::<2>::new(vec![1, 2]).is_ok());
+        assert_eq!(BoundedBytes::<2>::new(vec![1, 2, 3]), Err(TooLong { length: 3, limit: 2 }));
+        assert!(BoundedString::<4>::new("äö").is_ok());
+        assert_eq!(BoundedString::<4>::new("äöü"), Err(TooLong { length: 6, limit: 4 }));
+    }
+
+    #[test]
+    fn text_is_cut_between_characters() {
+        assert_eq!(&*BoundedString::<5>::truncated("äöü"), "äö");
+        assert_eq!(&*BoundedString::<1>::truncated("ä"), "");
+        assert_eq!(&*BoundedString::<6>::truncated("äöü"), "äöü");
+    }
+}

@@ -20,7 +20,7 @@ pub enum SearchMode {
     Any,
 }
 
-/// A query without a single letter or digit to look for (report, test 11.1.16).
+/// A query without a word to look for (report, test 11.1.16).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the search is empty: give at least one word to look for")]
 pub struct EmptyQuery;

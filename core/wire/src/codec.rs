@@ -31,17 +31,44 @@ pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
     options().serialize(record).expect("records have known lengths and no I/O is involved")
 }
 
-/// Decodes a record from exactly these bytes.
+/// Decodes a record from exactly these bytes. Only what [`encode`] makes of the record is taken for it, so that
+/// a record has one encoding.
 ///
 /// # Errors
 /// [`CodecError::TooLarge`] beyond `limit` bytes, [`CodecError::Malformed`] for anything that is not one
-/// whole record.
-pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8], limit: usize) -> Result<T, CodecError> {
+/// whole record in that encoding.
+pub fn decode<'a, T: Deserialize<'a> + Serialize>(bytes: &'a [u8], limit: usize) -> Result<T, CodecError> {
     if bytes.len() > limit {
         return Err(CodecError::TooLarge { length: bytes.len(), limit });
     }
-    options()
-        .with_limit(bytes.len() as u64)
-        .deserialize(bytes)
-        .map_err(|error| CodecError::Malformed(error.to_string()))
+    let malformed = |error: bincode::Error| CodecError::Malformed(error.to_string());
+    let record: T = options().with_limit(bytes.len() as u64).deserialize(bytes).map_err(malformed)?;
+    // Integers are all that can be written in more than one way, and only the shortest one is right: if the
+    // length is right, all of them are.
+    let shortest = options().serialized_size(&record).map_err(malformed)?;
+    if shortest != bytes.len() as u64 {
+        return Err(CodecError::Malformed("an integer is not in its shortest form".into()));
+    }
+    Ok(record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_integer_that_is_written_longer_than_needed_is_refused() {
+        assert_eq!(decode::<u32>(&[250], 10), Ok(250));
+        assert_eq!(decode::<u32>(&[251, 251, 0], 10), Ok(251));
+        for longer in [&[251, 250, 0][..], &[252, 251, 0, 0, 0]] {
+            assert!(matches!(decode::<u32>(longer, 10), Err(CodecError::Malformed(_))), "{longer:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_or_goes_on_is_refused() {
+        assert_eq!(decode::<u64>(&[0; 11], 10), Err(CodecError::TooLarge { length: 11, limit: 10 }));
+        assert!(matches!(decode::<u8>(&[1, 2], 10), Err(CodecError::Malformed(_))));
+        assert!(matches!(decode::<u64>(&[253, 1, 2], 10), Err(CodecError::Malformed(_))));
+    }
 }

@@ -436,7 +436,8 @@ macro_rules! messages {
                 match self { $(Self::$variant(_) => Lane::$lane,)* }
             }
 
-            /// The kind's number and the record.
+            /// The kind's number and the record. Of all kinds only a [`SearchReply`] can exceed [`MAX_MESSAGE`], if it is
+            /// full of long names: whoever makes one watches its length.
             pub fn encode(&self) -> Vec<u8> {
                 let mut out = vec![self.kind()];
                 match self { $(Self::$variant(record) => out.extend(codec::encode(record)),)* }
@@ -448,6 +449,9 @@ macro_rules! messages {
             /// # Errors
             /// [`CodecError`] if it is empty, malformed, or larger than [`MAX_MESSAGE`].
             pub fn decode(bytes: &[u8]) -> Result<Option<Self>, CodecError> {
+                if bytes.len() > MAX_MESSAGE {
+                    return Err(CodecError::TooLarge { length: bytes.len(), limit: MAX_MESSAGE });
+                }
                 let Some((&kind, body)) = bytes.split_first() else {
                     return Err(CodecError::Malformed("empty message".into()));
                 };
