@@ -3,6 +3,7 @@
 pub mod dispatcher;
 pub mod manager;
 pub mod ping;
+pub mod session;
 
 pub use dispatcher::Dispatcher;
 pub use manager::{Context, Manager, Mesh, Outbound, Received};
