@@ -3,11 +3,11 @@
 //! `end_to_end` is all that one packet costs both ends together: encoding, queueing, sealing, cutting the stream,
 //! opening and decoding. A real end does one half of it.
 
+use bbh_proto::Identity;
 use bbh_proto::link::cipher::{Opener, Sealer};
 use bbh_proto::link::{Link, LinkInput};
-use bbh_proto::Identity;
-use bbh_types::radio::{LinkId, LinkLimits, PeerAddr};
 use bbh_types::Instant;
+use bbh_types::radio::{LinkId, LinkLimits, PeerAddr};
 use bbh_wire::frame::OVERHEAD;
 use bbh_wire::{Destination, Lane, Packet, Protection};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -44,7 +44,6 @@ fn credit_stops_a_flow_at_32_kib_and_nothing_is_lost() {
     for number in 0..16 {
         pair.a.enqueue(&bulk(1, 7, number, SIZE), None).unwrap();
     }
-    assert_eq!(pair.a.enqueue(&bulk(1, 7, 16, SIZE), None), Err(EnqueueError::FlowFull));
     pair.pump();
     let mut arrived = packets(&mut pair.b);
     assert_eq!(arrived.len(), FLOW_CREDIT as usize / SIZE);
@@ -63,6 +62,19 @@ fn credit_stops_a_flow_at_32_kib_and_nothing_is_lost() {
         assert_eq!(arrived.len(), (before + 3).min(16));
     }
     assert!(arrived.iter().map(|packet| packet.sequence).eq(0..16));
+}
+
+#[test]
+fn a_relay_holds_64_kib_of_a_flow_and_drops_what_is_beyond() {
+    let mut pair = Pair::new(LinkLimits::BLUETOOTH);
+    let from = Some(LinkId(77));
+    for number in 0..16 {
+        pair.a.enqueue(&bulk(5, 7, number, SIZE), from).unwrap();
+    }
+    assert_eq!(pair.a.enqueue(&bulk(5, 7, 16, SIZE), from), Err(EnqueueError::FlowFull));
+    assert_eq!(pair.a.poll_credit_return(), Some((LinkId(77), flow(5, 7), SIZE as u32)), "dropped is passed on too");
+    assert_eq!(pair.a.poll_credit_return(), None);
+    const { assert!(16 * SIZE <= FLOW_LIMIT && 17 * SIZE > FLOW_LIMIT) };
 }
 
 #[test]
