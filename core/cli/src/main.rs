@@ -1,11 +1,15 @@
 //! bbh, the desktop peer.
 
+mod air;
 mod args;
 mod commands;
 mod control;
+mod demo;
 mod failure;
 mod output;
+mod process;
 mod records;
+mod run;
 
 use std::process::ExitCode;
 
@@ -30,5 +34,12 @@ fn start(command: Command) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("the system gives no resources: {error}")))?;
-    runtime.block_on(commands::run(command))
+    runtime.block_on(async {
+        match command {
+            Command::Demo(args) => demo::run(&args).await,
+            Command::Air(args) => air::run(&args).await,
+            Command::Run(args) => run::run(&args).await,
+            asking => commands::run(asking).await,
+        }
+    })
 }

@@ -1,15 +1,14 @@
 //! Commands about shares, searches and downloads.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::Duration;
 
 use bbh_types::{ContentId, Query, SearchMode};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::value::RawValue;
 
-use super::{absolute, items, quiet, spinner};
+use super::{absolute, byte_bar, items, items_with_bar, quiet, spinner};
 use crate::args::{ContentArgs, DownloadArgs, SearchArgs, ShareArgs, Target, UnshareArgs};
 use crate::control::client::{Call, Part};
 use crate::control::{Command, Content, Shared};
@@ -29,10 +28,13 @@ pub async fn share(args: &ShareArgs) -> Result<(), Failure> {
     if paths.is_empty() {
         return Err(Failure::failed("nothing was shared"));
     }
-    let bar = spinner("reading …");
-    let files = items(&args.target, &Command::Share { paths }).await;
-    bar.finish_and_clear();
-    print_shared(&files?, args.target.json, "nothing was shared")
+    let files = items_with_bar(&args.target, &Command::Share { paths }).await?;
+    print_shared(&files, args.target.json, "nothing was shared")
+}
+
+pub async fn rescan(target: &Target) -> Result<(), Failure> {
+    let files = items_with_bar(target, &Command::Rescan).await?;
+    print_shared(&files, target.json, "nothing is new or changed")
 }
 
 pub async fn shared(target: &Target) -> Result<(), Failure> {
@@ -107,6 +109,7 @@ pub async fn search(args: &SearchArgs) -> Result<(), Failure> {
                 bar.suspend(|| eprintln!("bbh: {}", plain(&note)));
                 continue;
             }
+            Part::Progress { .. } => continue,
         };
         let file: Found = records::read(&item)?;
         sources.extend(file.sources.iter().map(|source| source.node_id.clone()));
@@ -157,16 +160,17 @@ pub async fn download(args: &DownloadArgs) -> Result<(), Failure> {
         wait: args.wait,
     };
     let mut call = Call::new(&args.target.data_dir(), &command).await?;
-    let mut progress = Progress::new(args.wait && !args.target.json);
+    let bar = if args.wait && !args.target.json { byte_bar() } else { ProgressBar::hidden() };
     let mut last: Option<Box<RawValue>> = None;
     let follow = async {
         while let Some(part) = call.next().await? {
             match part {
                 Part::Item(item) => {
-                    progress.show(&records::read(&item)?);
+                    show_progress(&bar, &records::read(&item)?);
                     last = Some(item);
                 }
-                Part::Note(note) => progress.bar.suspend(|| eprintln!("bbh: {}", plain(&note))),
+                Part::Note(note) => bar.suspend(|| eprintln!("bbh: {}", plain(&note))),
+                Part::Progress { .. } => {}
             }
         }
         Ok::<_, Failure>(())
@@ -177,7 +181,7 @@ pub async fn download(args: &DownloadArgs) -> Result<(), Failure> {
         _ = tokio::signal::ctrl_c() => Err(Failure::failed(format!("no longer waiting: {goes_on}"))),
         () = elapsed(args.timeout) => Err(Failure::failed(format!("not complete in time: {goes_on}"))),
     };
-    progress.bar.finish_and_clear();
+    bar.finish_and_clear();
     if let (true, Some(item)) = (args.target.json, &last) {
         output::print(item.get())?;
     }
@@ -201,28 +205,14 @@ async fn elapsed(timeout: Option<Duration>) {
     }
 }
 
-/// A download's progress on a terminal.
-struct Progress {
-    bar: ProgressBar,
-}
-
-impl Progress {
-    fn new(wanted: bool) -> Self {
-        let style = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes}  {msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
-        let shown = wanted && io::stderr().is_terminal();
-        Self { bar: if shown { ProgressBar::new(0).with_style(style) } else { ProgressBar::hidden() } }
-    }
-
-    fn show(&mut self, download: &Download) {
-        self.bar.set_length(download.size.unwrap_or(0));
-        self.bar.set_position(download.verified);
-        let message = match download.state.as_str() {
-            "active" => output::rate(download.rate),
-            state => state.to_owned(),
-        };
-        self.bar.set_message(message);
-    }
+fn show_progress(bar: &ProgressBar, download: &Download) {
+    bar.set_length(download.size.unwrap_or(0));
+    bar.set_position(download.verified);
+    let message = match download.state.as_str() {
+        "active" => output::rate(download.rate),
+        state => state.to_owned(),
+    };
+    bar.set_message(message);
 }
 
 /// One line on a download.

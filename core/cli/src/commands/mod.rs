@@ -6,7 +6,7 @@ mod network;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::value::RawValue;
 
 use crate::args::{self, Target};
@@ -31,7 +31,7 @@ pub async fn run(command: args::Command) -> Result<(), Failure> {
         args::Command::Share(args) => files::share(&args).await,
         args::Command::Unshare(args) => files::unshare(&args).await,
         args::Command::Shared(target) => files::shared(&target).await,
-        args::Command::Rescan(target) => quiet(&target, &Command::Rescan).await,
+        args::Command::Rescan(target) => files::rescan(&target).await,
         args::Command::Search(args) => files::search(&args).await,
         args::Command::Download(args) => files::download(&args).await,
         args::Command::Downloads(target) => files::downloads(&target).await,
@@ -55,8 +55,28 @@ async fn items(target: &Target, command: &Command) -> Result<Vec<Box<RawValue>>,
         match part {
             Part::Item(item) => items.push(item),
             Part::Note(note) => eprintln!("bbh: {}", output::plain(&note)),
+            Part::Progress { .. } => {}
         }
     }
+    Ok(items)
+}
+
+/// As [`items`], with a bar on a terminal for what reads files.
+async fn items_with_bar(target: &Target, command: &Command) -> Result<Vec<Box<RawValue>>, Failure> {
+    let mut call = Call::new(&target.data_dir(), command).await?;
+    let bar = byte_bar();
+    let mut items = Vec::new();
+    while let Some(part) = call.next().await? {
+        match part {
+            Part::Item(item) => items.push(item),
+            Part::Note(note) => bar.suspend(|| eprintln!("bbh: {}", output::plain(&note))),
+            Part::Progress { done, total } => {
+                bar.set_length(total);
+                bar.set_position(done);
+            }
+        }
+    }
+    bar.finish_and_clear();
     Ok(items)
 }
 
@@ -85,4 +105,14 @@ fn spinner(message: &'static str) -> ProgressBar {
     let bar = ProgressBar::new_spinner().with_message(message);
     bar.enable_steady_tick(std::time::Duration::from_millis(120));
     bar
+}
+
+/// A bar that counts bytes on a terminal's standard error, and nothing elsewhere.
+fn byte_bar() -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes}  {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(0).with_style(style)
 }

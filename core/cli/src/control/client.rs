@@ -21,6 +21,13 @@ pub enum Part {
     Item(Box<RawValue>),
     /// For standard error.
     Note(String),
+    /// For a terminal.
+    Progress {
+        /// Bytes.
+        done: u64,
+        /// Bytes.
+        total: u64,
+    },
 }
 
 /// An asked question. Dropping it cancels the command.
@@ -76,6 +83,7 @@ impl Call {
         match response {
             Response::Item(item) => Ok(Some(Part::Item(item))),
             Response::Note(note) => Ok(Some(Part::Note(note))),
+            Response::Progress { done, total } => Ok(Some(Part::Progress { done, total })),
             Response::Done => Ok(None),
             Response::Error { usage: true, message } => Err(Failure::Usage(message)),
             Response::Error { usage: false, message } => Err(Failure::Failed(message)),

@@ -2,7 +2,7 @@
 //!
 //! The node listens on a loopback TCP port of its own and writes the port and a random token into
 //! `control.json` in its data folder, readable by its user only. A client connects, sends one line of JSON,
-//! `{"token": …, "command": …, "args": …}`, and reads lines: any number of items and notes, then `"done"` or
+//! `{"token": …, "command": …, "args": …}`, and reads lines: any number of items, notes and progress, then `"done"` or
 //! an error. Closing the connection cancels the command.
 
 pub mod client;
@@ -66,7 +66,7 @@ pub enum Command {
     },
     /// Items: shared files.
     Shared,
-    /// No items; notes: what can't be read.
+    /// Items: the files that are new or changed; notes: what can't be read.
     Rescan,
     /// Items: files found; one that comes again, with more sources, replaces the earlier of its content id.
     Search {
@@ -133,6 +133,13 @@ pub enum Response {
     Item(Box<RawValue>),
     /// Something a person should know, for standard error.
     Note(String),
+    /// How far it is, for a terminal.
+    Progress {
+        /// Bytes.
+        done: u64,
+        /// Bytes.
+        total: u64,
+    },
     /// The end, and all is well.
     Done,
     /// The end, and something is not.

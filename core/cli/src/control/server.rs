@@ -49,6 +49,14 @@ impl Answers {
         self.send(Response::Note(text.into())).await
     }
 
+    /// Says how far it is, in bytes.
+    ///
+    /// # Errors
+    /// If the client has gone.
+    pub async fn progress(&self, done: u64, total: u64) -> Result<(), Failure> {
+        self.send(Response::Progress { done, total }).await
+    }
+
     async fn send(&self, response: Response) -> Result<(), Failure> {
         self.0.send(response).await.map_err(|_| Failure::failed("the client has gone"))
     }

@@ -35,6 +35,7 @@ impl Service for Stub {
             Command::Devices => {
                 answers.item(&json!({"hops": 1})).await?;
                 answers.note("one does not answer").await?;
+                answers.progress(1, 2).await?;
                 answers.item(&json!({"hops": 2})).await
             }
             Command::Settings => Err(Failure::usage("not like that")),
@@ -75,6 +76,7 @@ async fn ask(world: &World, command: Command) -> Result<Vec<String>, Failure> {
         parts.push(match part {
             Part::Item(item) => item.get().to_owned(),
             Part::Note(note) => format!("note: {note}"),
+            Part::Progress { done, total } => format!("{done} of {total}"),
         });
     }
     Ok(parts)
@@ -99,10 +101,10 @@ async fn raw(address: SocketAddr, bytes: Vec<u8>) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn items_and_notes_arrive_in_order() {
+async fn all_parts_arrive_in_order() {
     let world = world().await;
     let parts = ask(&world, Command::Devices).await.unwrap();
-    assert_eq!(parts, [r#"{"hops":1}"#, "note: one does not answer", r#"{"hops":2}"#]);
+    assert_eq!(parts, [r#"{"hops":1}"#, "note: one does not answer", "1 of 2", r#"{"hops":2}"#]);
 }
 
 #[tokio::test]
