@@ -16,8 +16,8 @@ use bbh_wire::{Lane, Message};
 use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng, SeedableRng};
 
-/// Bytes of bulk messages that wait in a node at most.
-const BULK_QUEUE: u64 = 256 * 1024;
+/// Bytes of one flow that wait in a node at most (design §7); more are dropped.
+const BULK_QUEUE: u64 = 64 * 1024;
 
 pub struct Shared {
     pub record: FileRecord,
@@ -432,7 +432,10 @@ impl World {
         let bulk = message.lane() == Lane::Bulk;
         let mut at = self.now;
         if bulk {
-            let length = message.encode().len() as u64;
+            // Packets and their seals add to it.
+            let length = message.encode().len() as u64 * 103 / 100;
+            let room = self.view(from).bulk_room(self.peers[to].id) as u64;
+            assert!(length <= room, "{length} bytes for a room of {room}");
             let busy = self.busy.entry((from, to)).or_default();
             *busy = (*busy).max(self.now) + Duration::from_micros(length * 1_000_000 / self.rate);
             at = *busy;

@@ -12,8 +12,9 @@ use super::{PIECE, READ_AHEAD};
 use crate::api::{Effect, LibraryRequest};
 use crate::messaging::Context;
 
-/// What a slice is longer than its bytes at most: the hashes above it in the largest file, and the message's head.
-const PROOF: usize = 4 * 1024;
+/// Room that is enough for the largest pieces; with less of it they are half as large, so that the line does not run
+/// empty before there is room for the next one.
+const LARGE_ROOM: usize = 2 * room_for(PIECE);
 /// How long a slot is kept for the next order after all is sent.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long a node that can't be reached keeps its slot without a word.
@@ -24,6 +25,11 @@ const JUST_HEARD: Duration = Duration::from_secs(1);
 const EXHAUSTED: Duration = Duration::from_secs(30);
 /// How long a downloader may be silent in the queue, or with data still to be sent.
 const SILENT: Duration = Duration::from_secs(60);
+
+/// Room in which a slice of that many bytes fits with all that packets and their seals add to it.
+const fn room_for(length: u64) -> usize {
+    length as usize + length as usize / 16 + 512
+}
 
 /// Where a downloader stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,13 +65,11 @@ pub(super) struct Transfer {
 }
 
 impl Transfer {
-    /// The next piece of at most `most` bytes for that much room, and its slice's length.
-    fn next_piece(&self, room: usize, most: u64) -> Option<(u64, u64, u64)> {
+    /// The next piece of at most `most` bytes, and its slice's length.
+    fn next_piece(&self, most: u64) -> Option<(u64, u64, u64)> {
         let &(start, end) = self.ranges.front()?;
-        let most = (room.checked_sub(PROOF)? as u64).min(most) / GROUP;
-        let end = end.min((start / PIECE + 1) * PIECE);
         // Fewer groups if the grant ends before.
-        (1..=most).rev().find_map(|groups| {
+        (1..=most / GROUP).rev().find_map(|groups| {
             let end = end.min(start + groups * GROUP);
             let length = bbh_bao::slice_len(self.size, &(start..end)).ok()?;
             (self.promised.checked_add(length)? <= self.granted).then_some((start, end, length))
@@ -193,8 +197,8 @@ impl Client {
 
     /// Bytes of the largest piece: no more than passes in a second, lest the downloader takes the time in which one
     /// piece crosses a slow path for silence.
-    fn largest_piece(&self) -> u64 {
-        self.path_rate.clamp(GROUP, PIECE)
+    fn largest_piece(&self, room: usize) -> u64 {
+        self.path_rate.clamp(GROUP, if room >= LARGE_ROOM { PIECE } else { PIECE / 2 })
     }
 
     /// Ends one transfer.
@@ -275,11 +279,15 @@ impl Client {
         if !self.is_active() || self.unreachable.is_some() {
             return tokens;
         }
+        // What is sent here takes room only after this call.
+        let mut room = cx.mesh.bulk_room(self.node);
         while let Some(read) = self.reads.front() {
             let Some(transfer) = read.transfer else { break };
-            if read.slice.is_none() || cx.mesh.bulk_room(self.node) == 0 {
+            let needed = room_for(read.length);
+            if read.slice.is_none() || room < needed {
                 break;
             }
+            room -= needed;
             let Some(Read { start, end, slice: Some(slice), .. }) = self.reads.pop_front() else { break };
             let Some(own) = self.transfers.get_mut(&transfer) else { continue };
             own.sent += slice.len() as u64;
@@ -288,14 +296,12 @@ impl Client {
             let slice = BoundedBytes::new(slice).expect("a piece and its proof are within the limit");
             cx.send(self.node, UploadData { transfer, start, end, slice });
         }
-        while self.reads.len() < READ_AHEAD {
-            let waiting: u64 = self.reads.iter().map(|read| read.length).sum();
-            let room = cx.mesh.bulk_room(self.node).saturating_sub(waiting as usize);
-            let most = self.largest_piece();
+        // Read ahead of the room for it, so that a piece is at hand when there is some; but not without a way.
+        while room > 0 && self.reads.len() < READ_AHEAD {
+            let most = self.largest_piece(room);
             let after = self.transfers.range(self.turn.saturating_add(1)..);
-            let next = after
-                .chain(&self.transfers)
-                .find_map(|(&number, transfer)| Some((number, transfer.next_piece(room, most)?)));
+            let next =
+                after.chain(&self.transfers).find_map(|(&number, transfer)| Some((number, transfer.next_piece(most)?)));
             let Some((number, (start, end, length))) = next else { break };
             let Some(transfer) = self.transfers.get_mut(&number) else { break };
             transfer.take(end, length);
@@ -313,9 +319,7 @@ impl Client {
 
     /// Whether a transfer wants more than is granted.
     fn is_exhausted(&self) -> bool {
-        // Any room would do: only the grant counts here.
-        self.reads.is_empty()
-            && self.transfers.values().all(|transfer| transfer.next_piece(usize::MAX, GROUP).is_none())
+        self.reads.is_empty() && self.transfers.values().all(|transfer| transfer.next_piece(GROUP).is_none())
     }
 
     /// When it is given up if nothing is heard of it.
