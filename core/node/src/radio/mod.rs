@@ -102,7 +102,8 @@ impl RadioSet {
 
     /// Moves every radio that has a place; false if none has.
     pub(crate) fn move_to(&mut self, x: f64, y: f64) -> bool {
-        self.ports.iter_mut().fold(false, |moved, port| port.radio.move_to(x, y) || moved)
+        let moved = self.ports.iter_mut().filter_map(|port| port.radio.move_to(x, y).then_some(()));
+        moved.count() > 0
     }
 
     /// Whether no link is open.

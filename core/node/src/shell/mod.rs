@@ -307,11 +307,8 @@ impl Shell {
     fn take(&mut self, request: Request) {
         match request {
             Request::Status(reply) => {
-                // The lamps go out by time, not by anything that happens.
-                self.parts.node.handle_timeout(self.now());
-                self.drain();
                 let name = self.parts.settings.name().to_owned();
-                let status = Status::new(self.parts.node.status(), name, self.parts.fingerprint.clone());
+                let status = Status::new(self.parts.node.status(self.now()), name, self.parts.fingerprint.clone());
                 let _ = reply.send(Ok(status));
             }
             Request::Counters(reply) => {

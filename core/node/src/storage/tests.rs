@@ -4,7 +4,6 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bbh_types::ByteRanges;
 use tokio::sync::mpsc as tokio_mpsc;
 use tokio::time::timeout;
 
@@ -108,7 +107,7 @@ fn record(content: ContentId, name: &str, size: usize) -> DownloadRecord {
         content,
         name: name.to_owned(),
         size: Some(size),
-        verified: if size > 0 { ByteRanges::from_iter([0..size]) } else { ByteRanges::new() },
+        verified: (size > 0).then_some(0..size).into_iter().collect(),
         intent: Intent::Active,
         path: None,
     }
