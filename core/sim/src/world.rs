@@ -42,7 +42,12 @@ struct Inhabitant {
     timer: Option<Instant>,
     events: Vec<(Instant, Event)>,
     timeouts: u64,
+    /// Timeouts in a row without time passing, to notice a node that does not rest.
+    restless: u32,
 }
+
+/// Timeouts of one node at one moment after which it counts as one that never rests.
+const RESTLESS: u32 = 10_000;
 
 /// Nodes in an air, in virtual time.
 pub struct World {
@@ -89,6 +94,7 @@ impl World {
             timer: None,
             events: Vec::new(),
             timeouts: 0,
+            restless: 0,
         });
         self.start(NodeIndex(index));
         NodeIndex(index)
@@ -216,6 +222,9 @@ impl World {
     // ------------------------------------------------------------ time
 
     /// Lets everything due up to the next moment happen. Returns false if nothing ever will.
+    ///
+    /// # Panics
+    /// If a node wants to be called again and again at the same moment.
     pub fn step(&mut self, until: Instant) -> bool {
         let air = self.air.poll_timeout();
         let timer = self.timers.first().map(|&(at, _)| at);
@@ -227,6 +236,7 @@ impl World {
             self.now = until;
             return false;
         }
+        let time_passed = next > self.now;
         self.now = self.now.max(next);
         self.air.handle_timeout(self.now);
         self.deliver();
@@ -238,7 +248,9 @@ impl World {
             let inhabitant = &mut self.nodes[index];
             inhabitant.timer = None;
             inhabitant.timeouts += 1;
+            inhabitant.restless = if at < self.now || time_passed { 0 } else { inhabitant.restless + 1 };
             if let Some((node, _)) = &mut inhabitant.alive {
+                assert!(inhabitant.restless < RESTLESS, "node {index} does not rest: {:?}", node.timeouts());
                 node.handle_timeout(self.now);
                 self.drive(index);
                 self.deliver();

@@ -20,8 +20,11 @@ use bbh_wire::{Destination, Lane, Packet};
 pub const CONTROL_LIMIT: usize = 512 * 1024;
 /// Most bytes of packets that wait in each of the lanes chat and search.
 pub const LANE_LIMIT: usize = 256 * 1024;
-/// Most bytes of packets of one bulk flow that wait (design §7).
+/// Most bytes of relayed packets of one bulk flow that wait (design §7).
 pub const FLOW_LIMIT: usize = 64 * 1024;
+/// Most bytes of this node's own packets of one bulk flow that wait: two messages of the largest size, so that
+/// one can be made while the other leaves.
+pub const OWN_FLOW_LIMIT: usize = 192 * 1024;
 /// Most bulk flows with packets waiting or credit out.
 pub const MAX_FLOWS: usize = 256;
 /// Most bytes of bulk packets of all flows that wait.
@@ -224,7 +227,8 @@ impl Outbox {
         let flow = bulk_flow(packet).ok_or(EnqueueError::NotUnicast)?;
         let length = packet.encoded_len();
         let waiting = self.flows.get(&flow).map_or(0, |state| state.queue.bytes);
-        if waiting + length > FLOW_LIMIT || self.bulk_bytes + length > BULK_LIMIT {
+        let limit = if from.is_some() { FLOW_LIMIT } else { OWN_FLOW_LIMIT };
+        if waiting + length > limit || self.bulk_bytes + length > BULK_LIMIT {
             return Err(EnqueueError::FlowFull);
         }
         if !self.flows.contains_key(&flow) && self.flows.len() >= MAX_FLOWS {
@@ -318,13 +322,13 @@ impl Outbox {
         }
     }
 
-    /// Bytes of packets of a flow that would be taken now.
+    /// Bytes of this node's own packets of a flow that would be taken now.
     pub fn bulk_room(&self, flow: Flow) -> usize {
         let all = BULK_LIMIT - self.bulk_bytes;
         match self.flows.get(&flow) {
-            Some(state) => (FLOW_LIMIT - state.queue.bytes).min(all),
+            Some(state) => OWN_FLOW_LIMIT.saturating_sub(state.queue.bytes).min(all),
             None if self.flows.len() >= MAX_FLOWS => 0,
-            None => FLOW_LIMIT.min(all),
+            None => OWN_FLOW_LIMIT.min(all),
         }
     }
 

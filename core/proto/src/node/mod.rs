@@ -64,7 +64,7 @@ pub struct Counters {
     pub hop_limit: u64,
     /// Packets without a way.
     pub unreachable: u64,
-    /// Packets a session could not open: wrong key, replayed, unknown session.
+    /// Packets a session could not open (wrong key, replayed, unknown session), and handshakes that went wrong.
     pub unopened: u64,
     /// Messages of kinds this program does not know.
     pub unknown_kinds: u64,
@@ -142,7 +142,7 @@ impl Node {
         let identity = Arc::new(identity);
         let tree =
             TreeManager::new(identity.clone(), boot, settings.name.clone(), settings.max_links, fork(), now);
-        let sessions = Sessions::new(identity.clone(), ChaCha12Rng::from_seed(fork()));
+        let sessions = Sessions::new(&identity, &mut ChaCha12Rng::from_seed(fork()));
         let files = FileManagers::new();
         let mut node = Self {
             me: identity.node_id(),
@@ -292,16 +292,20 @@ impl Node {
 
     /// When [`Node::handle_timeout`] has to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.links
-            .values()
-            .filter_map(Link::poll_timeout)
-            .chain(self.tree.poll_timeout())
-            .chain(self.sessions.poll_timeout())
-            .chain(self.link_parts.poll_timeout())
-            .chain(self.session_parts.poll_timeout())
-            .chain(self.devices.poll_timeout())
-            .chain(self.dispatcher.poll_timeout())
-            .min()
+        self.timeouts().into_iter().filter_map(|(_, at)| at).min()
+    }
+
+    /// What waits until when, by part: to find out why a node does not rest.
+    pub fn timeouts(&self) -> [(&'static str, Option<Instant>); 7] {
+        [
+            ("links", self.links.values().filter_map(Link::poll_timeout).min()),
+            ("tree", self.tree.poll_timeout()),
+            ("sessions", self.sessions.poll_timeout()),
+            ("link fragments", self.link_parts.poll_timeout()),
+            ("session fragments", self.session_parts.poll_timeout()),
+            ("devices", self.devices.poll_timeout()),
+            ("managers", self.dispatcher.poll_timeout()),
+        ]
     }
 
     // ------------------------------------------------------------ what may be asked

@@ -144,7 +144,10 @@ impl Node {
                 | Message::SessionReply(_)
                 | Message::SessionFinish(_)
                 | Message::SessionUnknown(_)),
-            ) => self.sessions.handle_handshake(self.now, packet.source, message),
+            ) => {
+                let outcome = self.sessions.handle_handshake(self.now, packet.source, message);
+                self.counters.unopened += u64::from(outcome.is_err());
+            }
             Some(_) => self.counters.malformed += 1,
             None => {}
         }
@@ -330,7 +333,11 @@ impl Node {
         let edge = self.tree.tree_links().find(|id| self.links.get(id).and_then(Link::remote) == Some(to));
         match edge {
             Some(link) => self.send_on_link(link, message),
-            None => self.sessions.send(self.now, to, &message.encode(), message.lane()),
+            None => {
+                if self.sessions.send(self.now, to, &message.encode(), message.lane()).is_err() {
+                    self.counters.overflowed += 1;
+                }
+            }
         }
     }
 
