@@ -44,6 +44,7 @@ struct Inhabitant {
     timeouts: u64,
     /// Timeouts in a row without time passing, to notice a node that does not rest.
     restless: u32,
+    last_timeout: Option<Instant>,
 }
 
 /// Timeouts of one node at one moment after which it counts as one that never rests.
@@ -95,6 +96,7 @@ impl World {
             events: Vec::new(),
             timeouts: 0,
             restless: 0,
+            last_timeout: None,
         });
         self.start(NodeIndex(index));
         NodeIndex(index)
@@ -236,7 +238,6 @@ impl World {
             self.now = until;
             return false;
         }
-        let time_passed = next > self.now;
         self.now = self.now.max(next);
         self.air.handle_timeout(self.now);
         self.deliver();
@@ -248,7 +249,8 @@ impl World {
             let inhabitant = &mut self.nodes[index];
             inhabitant.timer = None;
             inhabitant.timeouts += 1;
-            inhabitant.restless = if at < self.now || time_passed { 0 } else { inhabitant.restless + 1 };
+            inhabitant.restless = if inhabitant.last_timeout == Some(self.now) { inhabitant.restless + 1 } else { 0 };
+            inhabitant.last_timeout = Some(self.now);
             if let Some((node, _)) = &mut inhabitant.alive {
                 assert!(inhabitant.restless < RESTLESS, "node {index} does not rest: {:?}", node.timeouts());
                 node.handle_timeout(self.now);

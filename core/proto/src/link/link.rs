@@ -332,7 +332,10 @@ impl Link {
             Stage::Up(_) => state.next_ask().min(state.last_heard + LINK_TIMEOUT),
         };
         let closing = state.closing.as_ref().filter(|closing| !closing.sent).map(|closing| closing.deadline);
-        [Some(stage), closing, state.ledger.poll_timeout()].into_iter().flatten().min()
+        // While the radio is full, credit that is due has to wait for it, and the next `handle_sent` asks anyway.
+        let room = state.in_flight < state.limits.max_in_flight;
+        let owed = state.ledger.poll_timeout().filter(|_| room);
+        [Some(stage), closing, owed].into_iter().flatten().min()
     }
 
     /// Whether this side leads the heartbeat. The parent's side of a tree's edge should, so that one wake-up serves
