@@ -44,8 +44,7 @@ impl Scene {
         let opened =
             RadioEvent::Opened { link: LINK, peer: PeerAddr(1), dialler: false, limits: LinkLimits::BLUETOOTH };
         node.handle_radio(now, opened);
-        let mut scene =
-            Self { now, node, enemy, link, heard: VecDeque::new(), closed: false, next_message: 0 };
+        let mut scene = Self { now, node, enemy, link, heard: VecDeque::new(), closed: false, next_message: 0 };
         scene.exchange();
         assert!(scene.link.is_up());
         scene
@@ -85,7 +84,7 @@ impl Scene {
             while let Some(transmit) = self.node.poll_transmit() {
                 quiet = false;
                 self.node.handle_radio(self.now, RadioEvent::Sent { link: LINK, count: 1 });
-                self.link.handle_data(self.now, &transmit.bytes).unwrap();
+                self.link.handle_data(self.now, &transmit.bytes).expect("the node keeps to the protocol");
             }
             while let Some(input) = self.link.poll_input() {
                 match input {
@@ -107,7 +106,7 @@ impl Scene {
     }
 
     fn send(&mut self, packet: &Packet) {
-        self.link.enqueue(packet, None).unwrap();
+        self.link.enqueue(packet, None).expect("the queue is drained after each packet");
         self.exchange();
     }
 
@@ -136,7 +135,7 @@ impl Scene {
     }
 
     fn broadcast(&self, by: &Identity, sequence: u64) -> Packet {
-        let query = Query::new(["beer"], SearchMode::All).unwrap();
+        let query = Query::new(["beer"], SearchMode::All).expect("one word is enough");
         let message = Message::from(SearchRequest { search: 1, query });
         let mut payload = vec![0];
         payload.extend(message.encode());
@@ -246,6 +245,20 @@ fn invented_and_forged_descendants_are_refused() {
     let tree = scene.counters().tree;
     assert_eq!((tree.forged_attachments, tree.refused_attachments), (1, 1));
     assert_eq!(scene.node.tree().table().len(), 1, "only the enemy itself is below");
+    scene.assert_alive();
+}
+
+#[test]
+fn a_message_in_another_lane_than_its_own_is_dropped() {
+    let mut scene = Scene::with_the_enemy_as_parent();
+    let ping = Message::from(bbh_wire::message::Ping { token: 1 });
+    let mut packet = scene.packet(scene.enemy.node_id(), Protection::Link, [vec![0], ping.encode()].concat());
+    packet.lane = Lane::Chat;
+    scene.send(&packet);
+    assert_eq!((scene.counters().delivered, scene.counters().malformed), (0, 1));
+    packet.lane = Lane::Control;
+    scene.send(&packet);
+    assert_eq!(scene.counters().delivered, 1);
     scene.assert_alive();
 }
 

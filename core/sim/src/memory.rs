@@ -107,7 +107,8 @@ impl Disk {
             StorageRequest::Write { content, start, bytes } => {
                 let end = start + bytes.len() as u64;
                 self.written += bytes.len() as u64;
-                let result = match self.partial.get_mut(&content).and_then(|p| p.get_mut(start as usize..end as usize)) {
+                let result = match self.partial.get_mut(&content).and_then(|p| p.get_mut(start as usize..end as usize))
+                {
                     Some(place) => {
                         place.copy_from_slice(&bytes);
                         Ok(())

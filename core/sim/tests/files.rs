@@ -53,7 +53,7 @@ struct Bytes(Vec<u8>);
 
 fn shared(world: &mut World, node: NodeIndex, file: &SharedContent) -> Bytes {
     world.share(node, file.clone());
-    Bytes(world.disk(node).bytes(file.id()).unwrap().to_vec())
+    Bytes(world.disk(node).bytes(file.id()).expect("it has just been shared").to_vec())
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn settle(world: &mut World, what: &str) -> Duration {
         }
         one_tree_each(world).is_ok()
     });
-    took.unwrap_or_else(|| panic!("{what}: {}", one_tree_each(world).unwrap_err()))
+    took.unwrap_or_else(|| panic!("{what}: {:?}", one_tree_each(world)))
 }
 
 fn chain(world: &mut World, length: usize) -> Vec<NodeIndex> {
@@ -76,7 +76,8 @@ fn nodes_started_one_after_the_other_in_a_random_order_become_one_tree() {
 fn a_tree_heals_after_any_of_its_nodes_dies_and_takes_it_back() {
     for seed in 0..10 {
         let mut world = World::new(Config::default(), seed);
-        let nodes: Vec<_> = (0..12).map(|n| world.add(Setup::at(f64::from(n % 4) * 5.0, f64::from(n / 4) * 5.0))).collect();
+        let nodes: Vec<_> =
+            (0..12).map(|n| world.add(Setup::at(f64::from(n % 4) * 5.0, f64::from(n / 4) * 5.0))).collect();
         settle(&mut world, "forming");
         for (turn, &node) in nodes.iter().enumerate().step_by(3) {
             world.kill(node);
@@ -91,9 +92,8 @@ fn a_tree_heals_after_any_of_its_nodes_dies_and_takes_it_back() {
 fn two_crowds_that_meet_become_one_tree() {
     for seed in 0..10 {
         let mut world = World::new(Config::default(), seed);
-        let mut crowd = |x: f64| -> Vec<NodeIndex> {
-            (0..5).map(|n| world.add(Setup::at(x + f64::from(n), 0.0))).collect()
-        };
+        let mut crowd =
+            |x: f64| -> Vec<NodeIndex> { (0..5).map(|n| world.add(Setup::at(x + f64::from(n), 0.0))).collect() };
         let (_, right) = (crowd(0.0), crowd(100.0));
         settle(&mut world, "apart");
         for (n, &node) in right.iter().enumerate() {

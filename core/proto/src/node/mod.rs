@@ -140,8 +140,7 @@ impl Node {
             seed
         };
         let identity = Arc::new(identity);
-        let tree =
-            TreeManager::new(identity.clone(), boot, settings.name.clone(), settings.max_links, fork(), now);
+        let tree = TreeManager::new(identity.clone(), boot, settings.name.clone(), settings.max_links, fork(), now);
         let sessions = Sessions::new(&identity, &mut ChaCha12Rng::from_seed(fork()));
         let files = FileManagers::new();
         let mut node = Self {
@@ -385,7 +384,8 @@ impl Node {
 
     /// Links whose farewell has gone out.
     fn close_drained_links(&mut self) {
-        let drained: Vec<LinkId> = self.links.iter().filter(|(_, link)| link.should_close()).map(|(&id, _)| id).collect();
+        let drained: Vec<LinkId> =
+            self.links.iter().filter(|(_, link)| link.should_close()).map(|(&id, _)| id).collect();
         for id in drained {
             self.effects.push_back(Effect::Radio(RadioCommand::Close(id)));
             self.forget_link(id);

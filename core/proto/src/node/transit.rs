@@ -2,8 +2,8 @@
 
 use bbh_types::NodeId;
 use bbh_types::radio::LinkId;
-use bbh_wire::frame::{CloseReason, Flow};
 use bbh_wire::fragment;
+use bbh_wire::frame::{CloseReason, Flow};
 use bbh_wire::message::Unreachable;
 use bbh_wire::packet::{INITIAL_HOP_LIMIT, SIGNATURE_BLOCK};
 use bbh_wire::{Destination, Lane, Message, Packet, Protection};
@@ -85,7 +85,7 @@ impl Node {
             self.counters.malformed += 1;
             return;
         };
-        let Some(message) = whole.and_then(|bytes| self.decode(&bytes)) else { return };
+        let Some(message) = whole.and_then(|bytes| self.decode(packet.lane, &bytes)) else { return };
         match message {
             Message::TreeInfo(_)
             | Message::AttachRequest(_)
@@ -119,7 +119,7 @@ impl Node {
                         self.counters.malformed += 1;
                         return;
                     };
-                    let Some(message) = whole.and_then(|bytes| self.decode(&bytes)) else { return };
+                    let Some(message) = whole.and_then(|bytes| self.decode(packet.lane, &bytes)) else { return };
                     let congested = packet.congested;
                     self.dispatch(Received { source: packet.source, hops, broadcast: false, congested, message });
                 }
@@ -137,7 +137,7 @@ impl Node {
             self.counters.malformed += 1;
             return;
         };
-        match self.decode(encoded) {
+        match self.decode(packet.lane, encoded) {
             Some(Message::Unreachable(Unreachable { destination })) => self.unreachable.push_back(destination),
             Some(
                 message @ (Message::SessionInit(_)
@@ -174,13 +174,12 @@ impl Node {
             Destination::One(_) => false,
         };
         if for_me {
-            let Some(message) = content.and_then(|encoded| self.decode(&encoded)) else {
-                self.counters.malformed += 1;
-                return;
-            };
-            let broadcast = packet.destination == Destination::Broadcast;
-            let (source, hops, congested) = (packet.source, hops_of(&packet), packet.congested);
-            self.dispatch(Received { source, hops, broadcast, congested, message });
+            // What this version can't read may mean something to others: it is passed on all the same.
+            if let Some(message) = content.and_then(|encoded| self.decode(packet.lane, &encoded)) {
+                let broadcast = packet.destination == Destination::Broadcast;
+                let (source, hops, congested) = (packet.source, hops_of(&packet), packet.congested);
+                self.dispatch(Received { source, hops, broadcast, congested, message });
+            }
         }
         if packet.hop_limit <= 1 {
             self.counters.hop_limit += 1;
@@ -190,9 +189,14 @@ impl Node {
         self.spread(packet, Some(id));
     }
 
-    fn decode(&mut self, encoded: &[u8]) -> Option<Message> {
+    /// Reads a message. One in another lane than its own would jump the queue, and escape the credit of lane bulk.
+    fn decode(&mut self, lane: Lane, encoded: &[u8]) -> Option<Message> {
         match Message::decode(encoded) {
-            Ok(Some(message)) => Some(message),
+            Ok(Some(message)) if message.lane() == lane => Some(message),
+            Ok(Some(_)) => {
+                self.counters.malformed += 1;
+                None
+            }
             Ok(None) => {
                 self.counters.unknown_kinds += 1;
                 None

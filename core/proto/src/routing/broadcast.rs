@@ -62,10 +62,8 @@ impl BroadcastFilter {
         if self.seen.contains(&(origin, sequence)) {
             return false;
         }
-        let bucket = self
-            .neighbours
-            .entry(neighbour)
-            .or_insert_with(|| TokenBucket::new(NEIGHBOUR_RATE, NEIGHBOUR_BURST, now));
+        let bucket =
+            self.neighbours.entry(neighbour).or_insert_with(|| TokenBucket::new(NEIGHBOUR_RATE, NEIGHBOUR_BURST, now));
         if !bucket.take(now) {
             return false;
         }

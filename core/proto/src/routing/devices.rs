@@ -58,7 +58,14 @@ impl DeviceQueries {
         let found = own.into_iter().map(|(device, via)| (device.node, (device, via))).collect();
         let until = now + DEVICES_TIMEOUT;
         let Some(parent) = parent.filter(|_| self.open.len() < MAX_QUERIES) else {
-            let question = Question { token, until, parent: NodeId::from_bytes([0; 16]), found, ancestors: BTreeMap::new(), root_at: None };
+            let question = Question {
+                token,
+                until,
+                parent: NodeId::from_bytes([0; 16]),
+                found,
+                ancestors: BTreeMap::new(),
+                root_at: None,
+            };
             self.done.push_back(question.answer());
             return None;
         };

@@ -92,7 +92,8 @@ impl Discovery {
             .candidates
             .iter()
             .filter(|(_, c)| worth(c) && now >= c.not_before)
-            .max_by_key(|(_, c)| (c.beacon.size_class, std::cmp::Reverse(c.failures), c.heard))
+            // A beacon that boasts of a large tree and then fails loses its place in front.
+            .max_by_key(|(_, c)| (std::cmp::Reverse(c.failures), c.beacon.size_class, c.heard))
             .map(|(&peer, _)| peer);
         self.dial_at = match ready {
             Some(_) => None,

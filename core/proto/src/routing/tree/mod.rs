@@ -20,8 +20,8 @@ use bbh_types::radio::{LinkId, PeerAddr, RadioCommand};
 use bbh_types::{BoundedVec, Instant, NodeId, TreeId};
 use bbh_wire::frame::CloseReason;
 use bbh_wire::message::{
-    Attachment, Device, MAX_ATTACHMENTS, MAX_DEVICES_PER_PAGE, RootQuery, RootReply, RoutingConnect,
-    RoutingDisconnect, RoutingResync, TreeInfo,
+    Attachment, Device, MAX_ATTACHMENTS, MAX_DEVICES_PER_PAGE, RootQuery, RootReply, RoutingConnect, RoutingDisconnect,
+    RoutingResync, TreeInfo,
 };
 use bbh_wire::{Message, Role};
 use rand_chacha::ChaCha12Rng;
@@ -121,14 +121,7 @@ pub struct TreeManager {
 
 impl TreeManager {
     /// A free node. `boot` grows with every start of the program, so that newer attachments count more.
-    pub fn new(
-        identity: Arc<Identity>,
-        boot: u32,
-        name: String,
-        max_links: u8,
-        seed: [u8; 32],
-        now: Instant,
-    ) -> Self {
+    pub fn new(identity: Arc<Identity>, boot: u32, name: String, max_links: u8, seed: [u8; 32], now: Instant) -> Self {
         let mut rng = ChaCha12Rng::from_seed(seed);
         let me = identity.node_id();
         let tree = TreeId(rng.next_u64());
@@ -204,7 +197,10 @@ impl TreeManager {
 
     /// The links that carry the tree.
     pub fn tree_links(&self) -> impl Iterator<Item = LinkId> + '_ {
-        self.neighbours.iter().filter(|(_, n)| matches!(n.relation, Relation::Parent | Relation::Child)).map(|(&l, _)| l)
+        self.neighbours
+            .iter()
+            .filter(|(_, n)| matches!(n.relation, Relation::Parent | Relation::Child))
+            .map(|(&l, _)| l)
     }
 
     /// What the neighbour on a link is to this node.
@@ -402,7 +398,9 @@ impl TreeManager {
         let (relation, Some(node)) = (neighbour.relation, neighbour.node) else { return };
         match (relation, message) {
             (_, Message::TreeInfo(info)) => self.handle_tree_info(now, link, info),
-            (Relation::Contact, Message::AttachRequest(request)) => self.handle_attach_request(now, link, node, request),
+            (Relation::Contact, Message::AttachRequest(request)) => {
+                self.handle_attach_request(now, link, node, request)
+            }
             (_, Message::AttachReply(reply)) => self.handle_attach_reply(now, link, reply),
             (Relation::Child, Message::RoutingConnect(routes)) => self.handle_connect(now, link, node, routes),
             (Relation::Child, Message::RoutingDisconnect(routes)) => self.handle_disconnect(now, link, node, routes),
@@ -497,10 +495,8 @@ impl TreeManager {
     fn tell_parent(&mut self, attachments: Vec<Attachment>) {
         let Some(parent) = self.parent else { return };
         for chunk in attachments.chunks(MAX_ATTACHMENTS) {
-            let message = RoutingConnect {
-                sequence: self.routes_out,
-                attachments: BoundedVec::truncated(chunk.to_vec()),
-            };
+            let message =
+                RoutingConnect { sequence: self.routes_out, attachments: BoundedVec::truncated(chunk.to_vec()) };
             self.routes_out += 1;
             self.actions.push_back(TreeAction::Send(parent, message.into()));
         }
@@ -509,8 +505,7 @@ impl TreeManager {
     fn tell_parent_lost(&mut self, nodes: Vec<NodeId>) {
         let Some(parent) = self.parent else { return };
         for chunk in nodes.chunks(MAX_ATTACHMENTS) {
-            let message =
-                RoutingDisconnect { sequence: self.routes_out, nodes: BoundedVec::truncated(chunk.to_vec()) };
+            let message = RoutingDisconnect { sequence: self.routes_out, nodes: BoundedVec::truncated(chunk.to_vec()) };
             self.routes_out += 1;
             self.actions.push_back(TreeAction::Send(parent, message.into()));
         }
