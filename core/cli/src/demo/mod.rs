@@ -197,7 +197,7 @@ impl Demo {
         for (index, state) in states.iter().enumerate() {
             for other in state.children.iter().chain(&state.parent) {
                 let place = ids.iter().position(|id| id == other);
-                if !place.is_some_and(|place| place.abs_diff(index) == 1) {
+                if place.is_none_or(|place| place.abs_diff(index) != 1) {
                     return Err(Failure::failed(format!(
                         "{} is linked to {other}, which it can't hear",
                         self.nodes[index].name

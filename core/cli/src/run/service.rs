@@ -41,7 +41,8 @@ impl Service for NodeService {
                 Some(time) => answers.item(&Ping { node_id: to.to_string(), time: time.as_secs_f64() }).await,
                 None => Err(Failure::failed(format!("{to} does not answer"))),
             },
-            Command::Move { x, y } => Ok(node.move_to(x, y).await?),
+            // The command itself was right: a node without an air radio just can't.
+            Command::Move { x, y } => node.move_to(x, y).await.map_err(Failure::failed),
             Command::Settings => answers.item(&node.settings().await?).await,
             Command::Set { key, value } => Ok(node.set(&key, &value).await?),
             Command::Stop => {
