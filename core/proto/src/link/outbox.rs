@@ -29,10 +29,11 @@ pub const OWN_FLOW_LIMIT: usize = 192 * 1024;
 pub const MAX_FLOWS: usize = 256;
 /// Most bytes of bulk packets of all flows that wait.
 pub const BULK_LIMIT: usize = 4 * 1024 * 1024;
-/// Bytes of a flow that a neighbour may be sent before it has passed them on.
-pub const FLOW_CREDIT: u32 = 32 * 1024;
+/// Bytes of a flow that a neighbour may be sent before it has passed them on: with one frame of grace just what it may
+/// hold.
+pub const FLOW_CREDIT: u32 = 60 * 1024;
 /// From this many bytes waiting on, a flow's packets get the congestion mark.
-pub const CONGESTION_MARK: usize = 32 * 1024;
+pub const CONGESTION_MARK: usize = 40 * 1024;
 
 /// Why a packet was not taken; all but [`EnqueueError::TooSlow`] concern that packet only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -234,7 +235,8 @@ impl Outbox {
         if !self.flows.contains_key(&flow) && self.flows.len() >= MAX_FLOWS {
             return Err(EnqueueError::TooManyFlows);
         }
-        let frame = if waiting > CONGESTION_MARK && !packet.congested {
+        // A source's own queue is no congestion: it makes more only when there is room.
+        let frame = if from.is_some() && waiting > CONGESTION_MARK && !packet.congested {
             frame_of(&Packet { congested: true, ..packet.clone() })
         } else {
             frame_of(packet)

@@ -1,5 +1,5 @@
 use bbh_proto::link::credit::{CREDIT_BATCH, CreditLedger};
-use bbh_proto::link::outbox::{FLOW_CREDIT, FLOW_LIMIT, MAX_FLOWS, bulk_flow};
+use bbh_proto::link::outbox::{CONGESTION_MARK, FLOW_CREDIT, FLOW_LIMIT, MAX_FLOWS, bulk_flow};
 use bbh_proto::link::{EnqueueError, Flow, Link};
 use bbh_types::radio::{LinkId, LinkLimits};
 use bbh_types::{Instant, NodeId};
@@ -121,7 +121,7 @@ fn who_sends_beyond_his_credit_by_more_than_a_frame_loses_the_packet_only() {
     let mut ledger = CreditLedger::default();
     let taken = (0..100).filter(|_| ledger.receive(flow(1, 7), SIZE, SIZE)).count();
     assert_eq!(taken, (FLOW_CREDIT as usize + SIZE) / SIZE);
-    ledger.grant(Instant::ZERO, flow(1, 7), 10 * SIZE as u32);
+    ledger.grant(Instant::ZERO, flow(1, 7), 2 * FLOW_CREDIT);
     assert_eq!(ledger.poll(Instant::ZERO), Some((flow(1, 7), (taken * SIZE) as u32)), "no more than was received");
     assert_eq!(ledger.flows(), 0);
 }
@@ -150,14 +150,16 @@ fn a_flood_of_flows_is_bounded_at_both_ends() {
 }
 
 #[test]
-fn a_filling_queue_marks_its_packets() {
-    let mut pair = Pair::new(LinkLimits::BLUETOOTH);
-    for number in 0..16 {
-        pair.a.enqueue(&bulk(1, 2, number, SIZE), None).unwrap();
+fn a_relays_filling_queue_marks_its_packets_and_a_sources_own_does_not() {
+    for (from, unmarked) in [(Some(LinkId(9)), CONGESTION_MARK / SIZE + 1), (None, 16)] {
+        let mut pair = Pair::new(LinkLimits::BLUETOOTH);
+        for number in 0..16 {
+            pair.a.enqueue(&bulk(1, 2, number, SIZE), from).unwrap();
+        }
+        pair.pump();
+        let marks: Vec<_> = packets(&mut pair.b).iter().map(|packet| packet.congested).collect();
+        assert_eq!(marks, [vec![false; unmarked], vec![true; 16 - unmarked]].concat(), "from {from:?}");
     }
-    pair.pump();
-    let marks: Vec<_> = packets(&mut pair.b).iter().map(|packet| packet.congested).collect();
-    assert_eq!(marks, [[false; 9].as_slice(), &[true; 7]].concat());
 }
 
 /// Node 1 sends to node 3 over node 2, whose second link is slower than its first.

@@ -1,5 +1,6 @@
 use bbh_proto::link::cipher::Sealer;
 use bbh_proto::link::handshake::{Handshake, Purpose, Versions};
+use bbh_proto::link::outbox::FLOW_CREDIT;
 use bbh_proto::link::{EnqueueError, HandshakeError, LinkError, LinkInput};
 use bbh_types::radio::{LinkId, LinkLimits};
 use bbh_wire::Lane;
@@ -106,11 +107,11 @@ fn credit_for_what_was_never_sent_gives_no_right_to_send_more() {
     let mut credit = Vec::new();
     Body::Credit { flow, bytes: u32::MAX }.encode(&mut credit);
     puppet.say(&credit).unwrap();
-    for _ in 0..16 {
+    for _ in 0..32 {
         puppet.link.enqueue(&bulk, None).unwrap();
     }
     puppet.say(&credit).unwrap();
-    assert_eq!(puppet.heard().len(), 8);
+    assert_eq!(puppet.heard().len(), FLOW_CREDIT as usize / 4000);
 }
 
 #[test]

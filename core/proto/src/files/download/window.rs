@@ -13,7 +13,11 @@ pub(super) const MIN: u64 = 2 * 72 * 1024;
 /// A window that passes faster than this is too small for the path.
 const FAST: Duration = Duration::from_millis(250);
 
-/// The receiver's window: doubles when it passes fast, halves when a relay on the way is congested.
+/// What a halved window regains in a round without congestion.
+const RECOVERY: u64 = 64 * 1024;
+
+/// The receiver's window: doubles when it passes fast, halves when a relay on the way is congested, and recovers
+/// slowly to where it started.
 #[derive(Debug)]
 pub(super) struct Window {
     size: u64,
@@ -44,6 +48,8 @@ impl Window {
         if self.passed >= self.size {
             if !self.halved && now.since(self.since) < FAST {
                 self.size = (self.size * 2).min(MAX);
+            } else if !self.halved && self.size < START {
+                self.size = (self.size + RECOVERY).min(START);
             }
             (self.since, self.passed, self.halved) = (now, 0, false);
         }
