@@ -279,7 +279,6 @@ async fn one_data_folder_is_one_node_with_its_settings_at_a_time() {
     assert_eq!(settings["max_links"], 6);
     assert_eq!(settings["search_timeout"], 3.5);
     assert_eq!(settings["download_dir"], data.join("downloads").to_str().unwrap());
-    // Dropping the last handle stops the node, too.
     let ended = second.clone();
     let waiting = tokio::spawn(async move { ended.ended().await });
     tokio::task::yield_now().await;

@@ -39,6 +39,10 @@ const STOP_TIME: Duration = Duration::from_secs(3);
 const BATCH: usize = 32;
 /// Timers are this coarse anyway; it bounds what a timer that is always due could cost.
 const TICK: Duration = Duration::from_millis(1);
+/// Timers at least so far ahead are set to full steps of [`GRID`].
+const FAR: Duration = Duration::from_millis(500);
+/// See [`FAR`].
+const GRID: Duration = Duration::from_millis(128);
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, NodeError>>;
 
@@ -147,7 +151,12 @@ impl Shell {
             if let Some(deadline) = deadline
                 && sleep.deadline() != deadline
             {
-                sleep.as_mut().reset(deadline);
+                if deadline > sleep.deadline() + FAR {
+                    // Only moved ahead, it would still wake the thread at its old time.
+                    sleep.set(time::sleep_until(deadline));
+                } else {
+                    sleep.as_mut().reset(deadline);
+                }
             }
             let Parts { radios, storage_answers, library_answers, requests, .. } = &mut self.parts;
             tokio::select! {
@@ -193,7 +202,16 @@ impl Shell {
         let node = node.map(|at| self.parts.started + Duration::from_micros(at.as_micros()));
         let askers = self.devices.values().map(|(at, _)| *at).chain(self.pings.values().map(|(at, _)| *at));
         let earliest = node.into_iter().chain(askers).chain(self.stop_by).min()?;
-        Some(earliest.max(time::Instant::now() + TICK))
+        let now = time::Instant::now();
+        if earliest < now + FAR {
+            return Some(earliest.max(now + TICK));
+        }
+        // What is far ahead may come a little late, so that several things share one awakening. The runtime sorts its
+        // timers in slots of 64 of its milliseconds, counted up from just before `started`, and wakes up at the beginning
+        // of a slot to look for what is due within: at that very moment nothing is left to wake up for again.
+        let steps = ((earliest - self.parts.started).as_millis() + 1).div_ceil(GRID.as_millis());
+        let millis = u64::try_from(steps * GRID.as_millis()).unwrap_or(u64::MAX).saturating_sub(1);
+        Some(self.parts.started + Duration::from_millis(millis))
     }
 
     fn on_time(&mut self) {
