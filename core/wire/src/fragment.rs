@@ -167,7 +167,9 @@ impl Reassembly {
         self.buffered += rest.len();
         partial.parts.insert(index, rest.to_vec());
         if partial.parts.len() == usize::from(count) {
-            return Ok(self.forget(sender, message).map(|partial| partial.parts.into_values().flatten().collect()));
+            // Joined part by part: byte by byte it took a quarter of a receiver's time.
+            let parts = self.forget(sender, message).map(|partial| partial.parts.into_values().collect::<Vec<_>>());
+            return Ok(parts.map(|parts| parts.concat()));
         }
         while self.buffered > MAX_BUFFERED {
             self.drop_of_the_largest();

@@ -92,7 +92,8 @@ impl Manager for FileManagers {
             Command::Cancel(content) => self.downloads.cancel(cx, *content),
             Command::Restore(record) => self.downloads.restore(cx, record),
             Command::Configure(_) => self.uploads.on_configure(cx),
-            Command::ListDevices { .. } | Command::Ping { .. } | Command::Stop => {}
+            Command::Stop => self.downloads.stop(cx),
+            Command::ListDevices { .. } | Command::Ping { .. } => {}
         }
     }
 

@@ -215,6 +215,19 @@ fn after_a_kill_at_any_moment_at_most_4_mib_are_fetched_again() {
 }
 
 #[test]
+fn a_clean_stop_loses_nothing_that_the_disk_has() {
+    let (mut world, content) = world(2, 21, 8 * MIB);
+    world.rate = 1_000_000;
+    world.download(0, content);
+    world.run_until(secs(10), |world| world.status(0, content).verified > MIB as u64 / 2);
+    assert!(!world.peers[0].saved.get(&content).is_some_and(|record| !record.verified.is_empty()), "not due yet");
+    world.command(0, Command::Stop);
+    let saved: u64 = world.peers[0].saved[&content].verified.iter().map(|range| range.end - range.start).sum();
+    let writing = world.status(0, content).verified - saved;
+    assert!(writing <= 128 * 1024, "all but the pieces on their way to the disk: {writing}");
+}
+
+#[test]
 fn what_was_recorded_as_verified_is_never_fetched_again() {
     let (mut world, content) = world(2, 14, 8 * MIB);
     world.download(0, content);

@@ -212,6 +212,13 @@ impl DownloadManager {
         self.promote(cx);
     }
 
+    /// The process is about to end.
+    pub(super) fn stop(&mut self, cx: &mut Context<'_>) {
+        for download in self.downloads.values_mut() {
+            download.record_now(cx);
+        }
+    }
+
     /// Takes it off the list.
     pub(super) fn cancel(&mut self, cx: &mut Context<'_>, content: ContentId) {
         let Some(mut download) = self.downloads.remove(&content) else { return };

@@ -268,6 +268,14 @@ impl Download {
         self.stage = stage;
     }
 
+    /// The process is about to end: what the disk has is recorded now.
+    pub(super) fn record_now(&mut self, cx: &mut Context<'_>) {
+        if self.stage == Stage::Running {
+            self.disk.touch();
+            self.save(cx);
+        }
+    }
+
     pub(super) fn pause(&mut self, cx: &mut Context<'_>, shared: &mut Shared) {
         if matches!(self.stage, Stage::Queued | Stage::InLine | Stage::Running | Stage::Failed) {
             self.halt(cx, shared, Stage::Paused);
