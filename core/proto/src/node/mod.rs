@@ -8,6 +8,7 @@
 mod transit;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -261,11 +262,13 @@ impl Node {
     /// The next frame to hand to the radio.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         // Round robin over the links, so that a fast one does not starve the others.
-        let after = self.turn.map_or(LinkId(0), |LinkId(n)| LinkId(n.wrapping_add(1)));
-        let order: Vec<LinkId> =
-            self.links.range(after..).chain(self.links.range(..after)).map(|(&link, _)| link).collect();
-        for link in order {
-            let Some(channel) = self.links.get_mut(&link) else { continue };
+        let mut asked = self.turn;
+        for _ in 0..self.links.len() {
+            let after = asked.map_or(Bound::Unbounded, Bound::Excluded);
+            let next = self.links.range((after, Bound::Unbounded)).next().or_else(|| self.links.first_key_value());
+            let Some((&link, _)) = next else { break };
+            asked = Some(link);
+            let Some(channel) = self.links.get_mut(&link) else { break };
             let transmit = channel.poll_transmit(self.now);
             self.return_credit(link);
             if let Some(bytes) = transmit {
@@ -410,7 +413,6 @@ impl Node {
         let table = self.tree.table();
         let mut own: Vec<_> = table
             .devices(None)
-            .into_iter()
             .filter_map(|device| {
                 let (via, _) = table.route(device.node)?;
                 Some((device, via))

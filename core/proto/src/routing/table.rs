@@ -1,8 +1,9 @@
 //! The routing table of a tree node: every node below it, and the neighbour that leads there (report 4.6, BTR).
 //!
-//! It holds each descendant's signed [`Attachment`]; the shape of the subtree follows from their parents. So one
-//! attachment moves a node with all that hangs on it, one removal takes a whole branch off, and no relay can
-//! invent a descendant.
+//! It holds each descendant's signed [`Attachment`]; the shape of the subtree follows from their parents. So one removal
+//! takes a whole branch off, and no relay can invent a descendant. A node that moves tells its new parent all that is
+//! below it then, so what was below it before is forgotten when its new attachment comes: the farewell of a node that
+//! left it in between may have been lost with the old way.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -13,6 +14,8 @@ use crate::identity::check_attachment;
 
 /// Most descendants a node keeps (a bound on memory: about 300 bytes each).
 pub const MAX_DESCENDANTS: usize = 20_000;
+/// Most links between a node and a descendant that it keeps: every look-up walks them, and no packet crosses more.
+pub const MAX_DEPTH: u8 = 255;
 
 /// Why an attachment was not taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +32,9 @@ pub enum RouteError {
     /// A newer attachment of that node is known.
     #[error("a newer attachment of that node is known")]
     Outdated,
+    /// It is more than [`MAX_DEPTH`] links away.
+    #[error("the node is more than {MAX_DEPTH} links away")]
+    TooDeep,
     /// The table is full.
     #[error("the routing table is full")]
     Full,
@@ -106,8 +112,15 @@ impl RoutingTable {
             return Err(RouteError::Loop);
         }
         let own_child = parent == self.me;
-        if own_child != (node == via) || !own_child && !self.is_below(parent, via) {
+        if own_child != (node == via) {
             return Err(RouteError::UnknownParent);
+        }
+        if !own_child {
+            match self.route(parent) {
+                Some((child, hops)) if child == via && hops < MAX_DEPTH => {}
+                Some((child, _)) if child == via => return Err(RouteError::TooDeep),
+                _ => return Err(RouteError::UnknownParent),
+            }
         }
         let known = self.entries.get(&node).map(|entry| &entry.attachment);
         match known {
@@ -122,11 +135,12 @@ impl RoutingTable {
         if !check_attachment(&attachment) {
             return Err(RouteError::BadSignature);
         }
-        self.unhook(node);
-        self.siblings(parent).insert(node);
         match self.entries.get_mut(&node) {
-            Some(entry) => entry.attachment = attachment,
-            None => {
+            // Under the same parent it has only been renamed.
+            Some(entry) if entry.attachment.parent == parent => entry.attachment = attachment,
+            _ => {
+                self.remove_branch(node);
+                self.siblings(parent).insert(node);
                 self.entries.insert(node, Entry { attachment, children: BTreeSet::new() });
             }
         }
@@ -163,9 +177,10 @@ impl RoutingTable {
 
     /// Takes `node` and all below it off, if it is `via` or below it. Returns how many nodes went.
     pub fn remove(&mut self, via: NodeId, node: NodeId) -> usize {
-        if !self.is_below(node, via) {
-            return 0;
-        }
+        if self.is_below(node, via) { self.remove_branch(node) } else { 0 }
+    }
+
+    fn remove_branch(&mut self, node: NodeId) -> usize {
         self.unhook(node);
         let mut doomed = VecDeque::from([node]);
         let mut gone = 0;
@@ -198,17 +213,16 @@ impl RoutingTable {
         })
     }
 
-    /// All nodes below this one except those below (and with) the direct child `except`.
-    pub fn devices(&self, except: Option<NodeId>) -> Vec<Device> {
+    /// All nodes below this one except those below (and with) the direct child `except`, the nearest first.
+    pub fn devices(&self, except: Option<NodeId>) -> impl Iterator<Item = Device> {
         let mut waiting: VecDeque<(NodeId, u8)> =
             self.children.iter().filter(|&&child| Some(child) != except).map(|&child| (child, 1)).collect();
-        let mut devices = Vec::new();
-        while let Some((node, hops)) = waiting.pop_front() {
+        std::iter::from_fn(move || {
+            let (node, hops) = waiting.pop_front()?;
             let entry = &self.entries[&node];
-            devices.push(Device { node, name: entry.attachment.name.clone(), hops });
             waiting.extend(entry.children.iter().map(|&child| (child, hops.saturating_add(1))));
-        }
-        devices
+            Some(Device { node, name: entry.attachment.name.clone(), hops })
+        })
     }
 }
 
@@ -248,13 +262,34 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_moves_takes_its_branch_along_and_its_old_parents_loss_of_it_changes_nothing() {
+    fn a_node_that_moves_tells_anew_what_is_below_it_and_its_old_parents_loss_of_it_changes_nothing() {
         let mut table = table();
         assert_eq!(table.insert(id(2), attach(3, 2, 2)), Ok(true));
+        assert_eq!(table.route(id(4)), None, "4 may have left 3 before it moved");
+        assert_eq!(table.insert(id(2), attach(4, 3, 1)), Ok(true));
         assert_eq!(table.route(id(4)), Some((id(2), 3)));
         assert_eq!(table.remove(id(1), id(3)), 0, "the old way's farewell comes late");
         assert_eq!(table.remove(id(2), id(3)), 2);
         assert_eq!(table.len(), 2);
+    }
+
+    #[test]
+    fn a_renamed_node_keeps_what_is_below_it() {
+        let mut table = table();
+        let renamed = identity(3).attach(id(1), 2, "another name");
+        assert_eq!(table.insert(id(1), renamed), Ok(true));
+        assert_eq!(table.route(id(4)), Some((id(1), 3)));
+    }
+
+    #[test]
+    fn a_line_of_invented_nodes_ends_where_no_packet_goes() {
+        let line: Vec<Identity> =
+            (0..300_u16).map(|n| Identity::from_seed(std::array::from_fn(|i| n.to_be_bytes()[i % 2]))).collect();
+        let mut table = RoutingTable::new(line[0].node_id());
+        let via = line[1].node_id();
+        let mut told = line.windows(2).map(|pair| table.insert(via, pair[1].attach(pair[0].node_id(), 1, "")));
+        assert!(told.by_ref().take(usize::from(MAX_DEPTH)).all(|outcome| outcome == Ok(true)));
+        assert_eq!(told.next(), Some(Err(RouteError::TooDeep)));
     }
 
     #[test]

@@ -244,6 +244,7 @@ impl TreeManager {
             AttachVerdict::Accepted => {
                 neighbour.relation = Relation::Parent;
                 neighbour.info = Some(reply.info);
+                neighbour.retry_at = None;
                 self.discovery.forget(neighbour.peer);
                 self.parent = Some(link);
                 (self.tree, self.epoch, self.told_size) = (reply.info.tree, reply.info.epoch, reply.info.size);
@@ -336,6 +337,8 @@ impl TreeManager {
         self.table.remove(child, child);
         if let Some(neighbour) = self.neighbours.get_mut(&link) {
             neighbour.relation = Relation::Parent;
+            // What it told as a child is no news of a parent.
+            neighbour.retry_at = None;
         }
         self.parent = Some(link);
         self.actions.push_back(TreeAction::LeadHeartbeat(link, false));
@@ -352,9 +355,10 @@ impl TreeManager {
                 self.lock = Lock::Idle;
                 self.actions.push_back(TreeAction::Close(link, CloseReason::Refused));
             }
-            // A child that answers neither way for so long is no neighbour any more.
+            // A child that answers neither way for so long is no neighbour any more. The lock stays until its link is
+            // gone, since the answer may still be on its way.
             Lock::Transferring { link, until } if now >= until => {
-                self.lock = Lock::Idle;
+                self.lock = Lock::Transferring { link, until: now + LOCK_LEASE };
                 self.actions.push_back(TreeAction::Close(link, CloseReason::ProtocolError));
             }
             _ => {}

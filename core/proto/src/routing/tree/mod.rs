@@ -30,10 +30,26 @@ use rand_core::{Rng, SeedableRng};
 use self::discovery::Discovery;
 use self::merge::Lock;
 use crate::identity::Identity;
-use crate::routing::table::{RouteError, RoutingTable};
+use crate::routing::broadcast::TokenBucket;
+use crate::routing::table::{MAX_DESCENDANTS, RouteError, RoutingTable};
 
 /// How long two nodes of different trees may hold a link without becoming parent and child.
 pub const CONTACT_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Tree messages a second that are taken from a neighbour, after a burst, if other nodes get messages because of them.
+const NEIGHBOUR_RATE: f64 = 50.0;
+const NEIGHBOUR_BURST: f64 = 200.0;
+/// When news of the tree that came too fast are looked at.
+const TREE_NEWS_DELAY: Duration = Duration::from_millis(100);
+/// Changed routes a second that are taken from a child, after a burst: each costs a signature check. An honest child
+/// stays far below: its routes change as its nodes move, and begin anew only as an edge turns.
+const ROUTES_RATE: f64 = 1000.0;
+const ROUTES_BURST: f64 = MAX_DESCENDANTS as f64;
+/// Pages of device lists sent a second, after a burst, which fits into the queue of any link.
+const PAGES_RATE: f64 = 8.0;
+const PAGES_BURST: f64 = 16.0;
+/// Most pages that answer one question: the nearest nodes come first.
+const MAX_PAGES: usize = 8;
 
 /// What the tree manager wants done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,12 +90,16 @@ struct Neighbour {
     info: Option<TreeInfo>,
     /// A contact is closed then.
     deadline: Instant,
-    /// A contact asks again then.
+    /// A contact asks again then; news of the parent that came too fast are looked at then.
     retry_at: Option<Instant>,
     /// A child that wants to attach, for which the root's consent is awaited, and the request's number.
     consent: Option<(u32, Attachment)>,
     /// Number of the next routing change expected from a child.
     routes_in: u32,
+    /// What it may have sent on to others.
+    messages: TokenBucket,
+    /// What it may change of the routes.
+    routes: TokenBucket,
 }
 
 /// How often routing changes were refused, by reason.
@@ -91,6 +111,8 @@ pub struct TreeCounters {
     pub refused_attachments: u64,
     /// Tree messages that made no sense from that neighbour.
     pub misplaced: u64,
+    /// Tree messages that came too fast.
+    pub too_fast: u64,
 }
 
 /// See the module's documentation.
@@ -114,6 +136,7 @@ pub struct TreeManager {
     next_request: u32,
     lock: Lock,
     announced: Option<TreeInfo>,
+    pages: TokenBucket,
     discovery: Discovery,
     actions: VecDeque<TreeAction>,
     counters: TreeCounters,
@@ -142,6 +165,7 @@ impl TreeManager {
             next_request: 0,
             lock: Lock::Idle,
             announced: None,
+            pages: TokenBucket::new(PAGES_RATE, PAGES_BURST, now),
             discovery: Discovery::default(),
             actions: VecDeque::new(),
             counters: TreeCounters::default(),
@@ -270,6 +294,8 @@ impl TreeManager {
                 retry_at: None,
                 consent: None,
                 routes_in: 0,
+                messages: TokenBucket::new(NEIGHBOUR_RATE, NEIGHBOUR_BURST, now),
+                routes: TokenBucket::new(ROUTES_RATE, ROUTES_BURST, now),
             },
         );
         self.refresh(now);
@@ -318,26 +344,31 @@ impl TreeManager {
     /// A link is gone.
     pub fn link_closed(&mut self, now: Instant, link: LinkId) {
         let Some(neighbour) = self.neighbours.remove(&link) else { return };
+        let turning = matches!(self.lock, Lock::Transferring { link: at, .. } if at == link);
+        self.lock.link_closed(link);
         match neighbour.relation {
             Relation::Opening | Relation::Contact => {
                 if neighbour.dialler {
                     self.discovery.back_off(now, neighbour.peer, &mut self.rng);
                 }
             }
-            Relation::Parent => self.orphaned(now),
+            Relation::Parent => self.head_what_is_below(now),
             Relation::Child => {
                 if let Some(node) = neighbour.node {
-                    self.branch_lost(now, node, node);
+                    self.branch_lost(now, node);
+                }
+                if turning {
+                    // The child may be the root of the old tree already.
+                    self.head_what_is_below(now);
                 }
             }
         }
-        self.lock.link_closed(link);
         self.refresh(now);
     }
 
     /// Without a parent this node heads what is below it, under a new id, so that nobody takes it for the old tree
     /// (fix 3).
-    fn orphaned(&mut self, now: Instant) {
+    fn head_what_is_below(&mut self, now: Instant) {
         self.parent = None;
         self.tree = TreeId(self.rng.next_u64());
         self.epoch = 0;
@@ -345,9 +376,9 @@ impl TreeManager {
         self.tree_changed(now);
     }
 
-    fn branch_lost(&mut self, now: Instant, via: NodeId, node: NodeId) {
-        if self.table.remove(via, node) > 0 {
-            self.tell_parent_lost(vec![node]);
+    fn branch_lost(&mut self, now: Instant, child: NodeId) {
+        if self.table.remove(child, child) > 0 {
+            self.tell_parent_lost(vec![child]);
         }
         self.discovery.listen_hard(now);
         self.changed(now);
@@ -377,7 +408,7 @@ impl TreeManager {
         let info = self.info();
         let news = self.announced.is_none_or(|told| {
             let (old, new) = (told.size, info.size);
-            told.tree != info.tree || told.epoch != info.epoch || new.abs_diff(old) * 4 >= old.max(1)
+            told.tree != info.tree || told.epoch != info.epoch || new.abs_diff(old) >= old.div_ceil(4).max(1)
         });
         if !news && !always {
             return;
@@ -396,6 +427,23 @@ impl TreeManager {
     pub fn handle_message(&mut self, now: Instant, link: LinkId, message: Message) {
         let Some(neighbour) = self.neighbours.get(&link) else { return };
         let (relation, Some(node)) = (neighbour.relation, neighbour.node) else { return };
+        // What others have to be told of: whoever is refused here asks again after a while. Besides, a parent that
+        // asks for all routes again and again wants work done for nothing.
+        let costly = matches!(
+            message,
+            Message::AttachRequest(_)
+                | Message::RootQuery(_)
+                | Message::TreeFound(_)
+                | Message::TreeMerge(_)
+                | Message::TreeMergeReply(_)
+                | Message::RoutingResync(_)
+        );
+        if costly && !self.may_send_more(now, link) {
+            if matches!(message, Message::RoutingResync(_)) {
+                self.actions.push_back(TreeAction::Close(link, CloseReason::ProtocolError));
+            }
+            return;
+        }
         match (relation, message) {
             (_, Message::TreeInfo(info)) => self.handle_tree_info(now, link, info),
             (Relation::Contact, Message::AttachRequest(request)) => {
@@ -405,7 +453,7 @@ impl TreeManager {
             (Relation::Child, Message::RoutingConnect(routes)) => self.handle_connect(now, link, node, routes),
             (Relation::Child, Message::RoutingDisconnect(routes)) => self.handle_disconnect(now, link, node, routes),
             (Relation::Parent, Message::RoutingResync(RoutingResync {})) => self.tell_parent_all(),
-            (Relation::Child, Message::RootQuery(query)) => self.handle_root_query(node, query),
+            (Relation::Child, Message::RootQuery(query)) => self.handle_root_query(now, node, query),
             (Relation::Child, Message::TreeFound(found)) => self.handle_tree_found(now, node, found),
             (Relation::Child, Message::TreeMerge(merge)) => self.handle_tree_merge(node, merge),
             (Relation::Parent, Message::TreeMergeReply(reply)) => self.handle_merge_reply(now, reply),
@@ -416,11 +464,31 @@ impl TreeManager {
         }
     }
 
+    /// Whether a neighbour keeps to the rate of messages that make others work.
+    fn may_send_more(&mut self, now: Instant, link: LinkId) -> bool {
+        let granted = self.neighbours.get_mut(&link).is_some_and(|neighbour| neighbour.messages.take(now));
+        self.counters.too_fast += u64::from(!granted);
+        granted
+    }
+
     fn handle_tree_info(&mut self, now: Instant, link: LinkId, info: TreeInfo) {
         let Some(neighbour) = self.neighbours.get_mut(&link) else { return };
         neighbour.info = Some(info);
-        match neighbour.relation {
-            Relation::Parent => {
+        if matches!(neighbour.relation, Relation::Child | Relation::Opening) {
+            return;
+        }
+        if self.may_send_more(now, link) {
+            self.heed_tree_info(now, link);
+        } else if let Some(neighbour) = self.neighbours.get_mut(&link) {
+            // Only the last of them counts.
+            neighbour.retry_at.get_or_insert(now + TREE_NEWS_DELAY);
+        }
+    }
+
+    fn heed_tree_info(&mut self, now: Instant, link: LinkId) {
+        let Some(neighbour) = self.neighbours.get(&link) else { return };
+        match (neighbour.relation, neighbour.info) {
+            (Relation::Parent, Some(info)) => {
                 let other_tree = info.tree != self.tree;
                 (self.tree, self.epoch, self.told_size) = (info.tree, info.epoch, info.size);
                 if other_tree {
@@ -430,8 +498,8 @@ impl TreeManager {
                     self.refresh(now);
                 }
             }
-            Relation::Contact => self.consider_contact(now, link),
-            Relation::Child | Relation::Opening => {}
+            (Relation::Contact, _) => self.consider_contact(now, link),
+            _ => {}
         }
     }
 
@@ -442,13 +510,21 @@ impl TreeManager {
             return;
         }
         let mut news = Vec::new();
+        let mut checked = 0_u32;
         for attachment in routes.attachments.into_inner() {
-            match self.table.insert(via, attachment.clone()) {
+            let outcome = self.table.insert(via, attachment.clone());
+            checked += u32::from(matches!(outcome, Ok(true) | Err(RouteError::BadSignature)));
+            match outcome {
                 Ok(true) => news.push(attachment),
                 Ok(false) => {}
                 Err(RouteError::BadSignature) => self.counters.forged_attachments += 1,
                 Err(_) => self.counters.refused_attachments += 1,
             }
+        }
+        let bucket = self.neighbours.get_mut(&link).map(|neighbour| &mut neighbour.routes);
+        if bucket.is_some_and(|bucket| (0..checked).any(|_| !bucket.take(now))) {
+            self.counters.too_fast += 1;
+            self.actions.push_back(TreeAction::Close(link, CloseReason::ProtocolError));
         }
         if !news.is_empty() {
             self.tell_parent(news);
@@ -540,17 +616,21 @@ impl TreeManager {
         true
     }
 
-    fn handle_root_query(&mut self, via: NodeId, query: RootQuery) {
+    fn handle_root_query(&mut self, now: Instant, via: NodeId, query: RootQuery) {
         if !self.table.is_below(query.origin, via) {
             self.counters.misplaced += 1;
             return;
         }
-        let mut devices = self.table.devices(Some(via));
         let name = bbh_types::BoundedString::truncated(&self.name);
-        devices.insert(0, Device { node: self.me, name, hops: 0 });
+        let mut devices = vec![Device { node: self.me, name, hops: 0 }];
+        devices.extend(self.table.devices(Some(via)).take(MAX_PAGES * MAX_DEVICES_PER_PAGE - 1));
         let pages = devices.chunks(MAX_DEVICES_PER_PAGE);
         let count = pages.len();
         for (number, page) in pages.enumerate() {
+            if !self.pages.take(now) {
+                self.counters.too_fast += 1;
+                break;
+            }
             let reply = RootReply {
                 query: query.query,
                 hops: query.hops,
@@ -587,21 +667,20 @@ impl TreeManager {
         let mut overdue = Vec::new();
         let mut retry = Vec::new();
         for (&link, neighbour) in &mut self.neighbours {
-            if matches!(neighbour.relation, Relation::Opening | Relation::Contact) {
-                if now >= neighbour.deadline {
-                    neighbour.deadline = now + CONTACT_TIMEOUT;
-                    overdue.push(link);
-                } else if neighbour.retry_at.is_some_and(|at| now >= at) {
-                    neighbour.retry_at = None;
-                    retry.push(link);
-                }
+            let passing = matches!(neighbour.relation, Relation::Opening | Relation::Contact);
+            if passing && now >= neighbour.deadline {
+                neighbour.deadline = now + CONTACT_TIMEOUT;
+                overdue.push(link);
+            } else if neighbour.retry_at.is_some_and(|at| now >= at) {
+                neighbour.retry_at = None;
+                retry.push(link);
             }
         }
         for link in overdue {
             self.actions.push_back(TreeAction::Close(link, CloseReason::Refused));
         }
         for link in retry {
-            self.consider_contact(now, link);
+            self.heed_tree_info(now, link);
         }
         self.refresh(now);
     }
@@ -610,8 +689,10 @@ impl TreeManager {
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.neighbours
             .values()
-            .filter(|n| matches!(n.relation, Relation::Opening | Relation::Contact))
-            .flat_map(|n| [Some(n.deadline), n.retry_at])
+            .flat_map(|n| {
+                let passing = matches!(n.relation, Relation::Opening | Relation::Contact);
+                [passing.then_some(n.deadline), n.retry_at]
+            })
             .flatten()
             .chain(self.lock.until())
             .chain(self.discovery.poll_timeout())
