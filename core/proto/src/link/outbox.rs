@@ -18,6 +18,9 @@ use bbh_wire::{Destination, Lane, Packet};
 
 /// Most bytes of packets that wait in lane control; more means that the link is too slow to be of use.
 pub const CONTROL_LIMIT: usize = 512 * 1024;
+/// From this many bytes waiting in lane control on, relayed packets are dropped: what others send must not drive out
+/// what the two neighbours have to tell each other, nor close their link.
+pub const RELAYED_CONTROL_LIMIT: usize = CONTROL_LIMIT / 2;
 /// Most bytes of packets that wait in each of the lanes chat and search.
 pub const LANE_LIMIT: usize = 256 * 1024;
 /// Most bytes of relayed packets of one bulk flow that wait (design §7).
@@ -214,6 +217,7 @@ impl Outbox {
             return self.enqueue_bulk(packet, from);
         };
         let (limit, error) = match packet.lane {
+            Lane::Control if from.is_some() => (RELAYED_CONTROL_LIMIT, EnqueueError::LaneFull),
             Lane::Control => (CONTROL_LIMIT, EnqueueError::TooSlow),
             _ => (LANE_LIMIT, EnqueueError::LaneFull),
         };

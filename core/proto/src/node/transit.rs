@@ -54,6 +54,7 @@ impl Node {
         }
         if !self.is_tree_link(id) {
             self.counters.forged_source += 1;
+            self.consumed(id, &packet, length);
             return;
         }
         match packet.destination {
@@ -167,7 +168,6 @@ impl Node {
             self.counters.refused_broadcasts += 1;
             return;
         }
-        let content = payload.split_first().filter(|&(&form, _)| form == 0).map(|(_, encoded)| encoded.to_vec());
         let for_me = match &packet.destination {
             Destination::Broadcast => true,
             Destination::List(nodes) => nodes.contains(&self.me),
@@ -175,7 +175,8 @@ impl Node {
         };
         if for_me {
             // What this version can't read may mean something to others: it is passed on all the same.
-            if let Some(message) = content.and_then(|encoded| self.decode(packet.lane, &encoded)) {
+            let content = payload.split_first().filter(|&(&form, _)| form == 0).map(|(_, encoded)| encoded);
+            if let Some(message) = content.and_then(|encoded| self.decode(packet.lane, encoded)) {
                 let broadcast = packet.destination == Destination::Broadcast;
                 let (source, hops, congested) = (packet.source, hops_of(&packet), packet.congested);
                 self.dispatch(Received { source, hops, broadcast, congested, message });
@@ -297,6 +298,7 @@ impl Node {
     fn spread(&mut self, packet: Packet, from: Option<LinkId>) {
         let edges: Vec<LinkId> = self.tree.tree_links().filter(|&link| Some(link) != from).collect();
         for edge in edges {
+            let part;
             let copy = match &packet.destination {
                 Destination::List(nodes) => {
                     let there: Vec<NodeId> =
@@ -304,12 +306,13 @@ impl Node {
                     if there.is_empty() {
                         continue;
                     }
-                    Packet { destination: Destination::List(there), ..packet.clone() }
+                    part = Packet { destination: Destination::List(there), ..packet.clone() };
+                    &part
                 }
-                _ => packet.clone(),
+                _ => &packet,
             };
             if let Some(link) = self.links.get_mut(&edge) {
-                let outcome = link.enqueue(&copy, from);
+                let outcome = link.enqueue(copy, from);
                 self.counters.forwarded += u64::from(from.is_some() && outcome.is_ok());
                 self.note(edge, outcome);
             }

@@ -1,5 +1,5 @@
 use bbh_proto::link::{CLOSE_TIMEOUT, CloseReason, EnqueueError, LinkInput};
-use bbh_types::radio::LinkLimits;
+use bbh_types::radio::{LinkId, LinkLimits};
 use bbh_wire::frame::OVERHEAD;
 use bbh_wire::{Destination, Lane, Protection};
 
@@ -89,6 +89,21 @@ fn a_full_lane_drops_the_newest_and_a_full_control_lane_condemns_the_link() {
     pair.pump();
     let sequences: Vec<_> = packets(&mut pair.b).iter().map(|packet| packet.sequence).collect();
     assert_eq!(sequences, (0..131).chain(0..65).collect::<Vec<_>>());
+}
+
+#[test]
+fn relayed_control_packets_neither_condemn_the_link_nor_take_the_place_of_its_own() {
+    let mut pair = Pair::new(LinkLimits::BLUETOOTH);
+    let relayed = |pair: &mut Pair, number| {
+        pair.a.enqueue(&packet(Lane::Control, node(3), node(4), number, 4000), Some(LinkId(9)))
+    };
+    let taken = (0..1000).take_while(|&number| relayed(&mut pair, number).is_ok()).count();
+    assert_eq!(taken, 65);
+    assert_eq!(relayed(&mut pair, 99), Err(EnqueueError::LaneFull));
+    for number in 0..65 {
+        pair.a.enqueue(&packet(Lane::Control, node(1), node(2), number, 4000), None).unwrap();
+    }
+    assert!(pair.a.is_up());
 }
 
 #[test]
