@@ -86,7 +86,7 @@ pub enum Command {
     },
     /// Change the settings.
     Configure(Settings),
-    /// A TCP address was dialled or accepted outside the radio: nothing to do but links come as radio events.
+    /// Say goodbye to all neighbours: each link closes once what waits in its lane control has gone out.
     Stop,
 }
 
