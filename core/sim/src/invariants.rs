@@ -6,14 +6,20 @@ use bbh_types::NodeId;
 
 use crate::world::World;
 
-/// Follows parents from every node: nobody may be his own ancestor. A parent that has died or does not know of its
-/// child yet is an end like a root. Holds at every moment.
+/// Follows parents from every node: nobody may be his own ancestor. A parent always knows of its child before the
+/// child knows of it, so one that does not has died, or lost the link, and is an end like a root: the child has only
+/// not noticed yet. Holds at every moment.
 ///
 /// # Errors
 /// The ring.
 pub fn acyclic(world: &World) -> Result<(), String> {
-    let parents: BTreeMap<NodeId, NodeId> =
-        world.living().filter_map(|(_, node)| Some((node.id(), node.tree().parent()?.1))).collect();
+    let children: BTreeSet<(NodeId, NodeId)> =
+        world.living().flat_map(|(_, node)| node.tree().children().map(move |(_, child)| (node.id(), child))).collect();
+    let parents: BTreeMap<NodeId, NodeId> = world
+        .living()
+        .filter_map(|(_, node)| Some((node.id(), node.tree().parent()?.1)))
+        .filter(|&(child, parent)| children.contains(&(parent, child)))
+        .collect();
     for &start in parents.keys() {
         let mut at = start;
         let mut seen = BTreeSet::from([at]);
