@@ -1,6 +1,8 @@
 //! The machine: radios, what comes in, what goes out, and the clock.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use bbh_types::Instant;
 use bbh_types::radio::{LinkId, PeerAddr, RadioCommand, RadioEvent, ScanDuty};
@@ -27,12 +29,17 @@ pub struct Place {
     pub range: Option<f64>,
     /// Payload bytes per second, if not [`Config::rate`].
     pub rate: Option<u64>,
+    /// Metres its beacons carry, if not as far as its links: over 0, at most [`crate::MAX_RANGE`]. Makes visibility
+    /// asymmetric; links need both ranges all the same.
+    pub voice: Option<f64>,
+    /// It may not scan (a phone whose platform forbids that in the background): it is asked to in vain.
+    pub deaf: bool,
 }
 
 impl Place {
     /// At this position, with the range and the rate of the configuration.
     pub fn at(x: f64, y: f64) -> Self {
-        Self { x, y, range: None, rate: None }
+        Self { x, y, ..Self::default() }
     }
 }
 
@@ -86,6 +93,8 @@ pub(crate) struct Radio {
     pub(crate) address: PeerAddr,
     pub(crate) beacon: Option<Vec<u8>>,
     pub(crate) duty: ScanDuty,
+    /// It may not scan.
+    pub(crate) deaf: bool,
     /// The advertisers in range while this radio scans.
     pub(crate) heard: BTreeMap<RadioId, Heard>,
     /// Marks the [`Happening::Repeat`] that counts.
@@ -156,23 +165,17 @@ impl Air {
         self.advance(now);
         check_position(place.x, place.y)?;
         let range = place.range.unwrap_or(self.config.range);
-        if !valid_range(range) {
+        if !valid_range(range) || place.voice.is_some_and(|voice| !valid_range(voice)) {
             return Err(AirError::BadRange);
         }
         let rate = place.rate.unwrap_or(self.config.rate);
         if rate == 0 {
             return Err(AirError::BadRate);
         }
-        let address = loop {
-            let address = PeerAddr(self.chance.token());
-            if !self.addresses.contains_key(&address) {
-                break address;
-            }
-        };
         self.last_radio += 1;
         let id = RadioId(self.last_radio);
-        let spot = Spot { id, x: place.x, y: place.y, range };
-        self.addresses.insert(address, id);
+        let address = self.new_address(id);
+        let spot = Spot { id, x: place.x, y: place.y, range, voice: place.voice };
         self.grid.insert(spot);
         let radio = Radio {
             spot,
@@ -180,6 +183,7 @@ impl Air {
             address,
             beacon: None,
             duty: ScanDuty::Off,
+            deaf: place.deaf,
             heard: BTreeMap::new(),
             repeat: None,
             dialling: None,
@@ -189,7 +193,22 @@ impl Air {
             heads: BTreeSet::new(),
         };
         self.radios.insert(id, radio);
+        if let Some(interval) = self.config.address_rotation {
+            let first = self.chance.between(Duration::ZERO, interval);
+            self.schedule.push(self.clock.saturating_add(first), Happening::Rotate(id));
+        }
         Ok(id)
+    }
+
+    /// Draws an address that nobody has, and gives it to this radio.
+    pub(crate) fn new_address(&mut self, id: RadioId) -> PeerAddr {
+        loop {
+            let address = PeerAddr(self.chance.token());
+            if let Entry::Vacant(vacant) = self.addresses.entry(address) {
+                vacant.insert(id);
+                return address;
+            }
+        }
     }
 
     /// A radio vanishes without a word, as when its process is killed: its links fall silent, and the others notice
@@ -302,6 +321,16 @@ impl Air {
         near
     }
 
+    /// The radios with which this one could come to hold a link, in the order of joining: in range of each other, and
+    /// one of the two may scan and hears the other's beacons.
+    pub fn could_meet(&self, id: RadioId) -> Vec<RadioId> {
+        let Some(radio) = self.radios.get(&id) else { return Vec::new() };
+        let finds = |a: &Radio, b: &Radio| !a.deaf && a.spot.hears_beacons_of(&b.spot);
+        let mut near = self.in_range(id);
+        near.retain(|other| self.radios.get(other).is_some_and(|other| finds(radio, other) || finds(other, radio)));
+        near
+    }
+
     /// Runs everything due and returns the current moment in nanoseconds.
     fn advance(&mut self, now: Instant) -> u64 {
         self.clock = self.clock.max(now.as_micros().saturating_mul(1_000));
@@ -324,6 +353,7 @@ impl Air {
             Happening::Repeat { scanner, token } => self.repeat(scanner, token, t),
             Happening::SetUp { dialler, token } => self.set_up(dialler, token, t),
             Happening::SetUpFailed { dialler, token } => self.set_up_failed(dialler, token),
+            Happening::Rotate(radio) => self.rotate(radio, t),
             Happening::Supervision { link, token } => self.supervision(link, token),
         }
     }

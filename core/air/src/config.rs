@@ -48,6 +48,9 @@ pub struct Config {
     pub supervision: Duration,
     /// Most links of one radio; connections beyond fail. Default 16.
     pub max_links: usize,
+    /// How often each radio's address changes, the first time at a random moment within it; open links go on. Default
+    /// never; phones do it every 15 minutes or so.
+    pub address_rotation: Option<Duration>,
     /// How late a real-time caller may hand over the next transmission of a running stream and still have it start
     /// at the moment the previous one ended. Zero (the default) in virtual time, where nobody is late; a hub on a
     /// busy machine, whose timers are a millisecond coarse, would otherwise never reach the rate. It never lets a
@@ -73,6 +76,7 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(3),
             supervision: Duration::from_secs(5),
             max_links: 16,
+            address_rotation: None,
             catch_up: Duration::ZERO,
         }
     }
@@ -114,6 +118,7 @@ impl Config {
         check(time(self.setup_max), "the longest setup time", "at most a day")?;
         check(wait(self.connect_timeout), "the connection timeout", "from 1 microsecond to a day")?;
         check(wait(self.supervision), "the supervision timeout", "from 1 microsecond to a day")?;
+        check(self.address_rotation.is_none_or(wait), "the time between addresses", "from 1 microsecond to a day")?;
         check(self.max_links >= 1, "the number of links", "at least 1")?;
         check(time(self.catch_up), "the catch-up time", "at most a day")
     }

@@ -4,6 +4,8 @@
 //! three ends. It is heard after the time of an inquiry; a new beacon is heard after another one. Raising the duty
 //! starts a new inquiry, in which all are heard anew; lowering it does not.
 
+use std::collections::BTreeMap;
+
 use bbh_types::radio::{RadioEvent, ScanDuty};
 
 use crate::air::{Air, RadioId};
@@ -19,6 +21,15 @@ pub(crate) struct Heard {
     reported: u64,
 }
 
+/// How another radio and this one hear each other's beacons.
+#[derive(Clone, Copy, Default)]
+struct Hearing {
+    /// The other hears this one.
+    hears: bool,
+    /// This one hears the other.
+    is_heard: bool,
+}
+
 impl Air {
     pub(crate) fn advertise(&mut self, id: RadioId, beacon: Option<Vec<u8>>, t: u64) {
         let Some(radio) = self.radios.get_mut(&id) else { return };
@@ -27,7 +38,7 @@ impl Air {
         }
         let ends = beacon.is_none();
         radio.beacon = beacon;
-        for scanner in self.grid.around(&radio.spot) {
+        for scanner in self.grid.hearers(&radio.spot) {
             if ends {
                 self.forget(scanner, id);
             } else {
@@ -37,7 +48,7 @@ impl Air {
     }
 
     pub(crate) fn scan(&mut self, id: RadioId, duty: ScanDuty, t: u64) {
-        let Some(radio) = self.radios.get_mut(&id) else { return };
+        let Some(radio) = self.radios.get_mut(&id).filter(|radio| !radio.deaf) else { return };
         let raised = match (radio.duty, duty) {
             (old, new) if old == new => return,
             (_, ScanDuty::Off) => {
@@ -53,7 +64,7 @@ impl Air {
         if raised {
             radio.heard.clear();
             let spot = radio.spot;
-            for advertiser in self.grid.around(&spot) {
+            for advertiser in self.grid.heard_by(&spot) {
                 self.listen_for(id, advertiser, t);
             }
         } else {
@@ -73,23 +84,64 @@ impl Air {
 
     /// A radio was carried from one spot to another: pairs end and begin.
     pub(crate) fn moved(&mut self, old: &Spot, new: &Spot, t: u64) {
-        let (mut before, mut after) = (self.grid.around(old), self.grid.around(new));
-        before.sort_unstable();
-        after.sort_unstable();
-        for other in before.iter().filter(|b| after.binary_search(b).is_err()) {
-            self.forget(*other, old.id);
-            self.forget(old.id, *other);
+        let (before, after) = (self.audience(old), self.audience(new));
+        for (other, hearing) in &before {
+            let now = after.get(other).copied().unwrap_or_default();
+            if hearing.hears && !now.hears {
+                self.forget(*other, old.id);
+            }
+            if hearing.is_heard && !now.is_heard {
+                self.forget(old.id, *other);
+            }
         }
-        for other in after.iter().filter(|a| before.binary_search(a).is_err()) {
-            self.listen_for(*other, new.id, t);
-            self.listen_for(new.id, *other, t);
+        for (other, hearing) in &after {
+            let then = before.get(other).copied().unwrap_or_default();
+            if hearing.hears && !then.hears {
+                self.listen_for(*other, new.id, t);
+            }
+            if hearing.is_heard && !then.is_heard {
+                self.listen_for(new.id, *other, t);
+            }
         }
+    }
+
+    /// Who hears a radio at this spot, and whom it hears.
+    fn audience(&self, spot: &Spot) -> BTreeMap<RadioId, Hearing> {
+        if self.grid.is_mutual() {
+            let both = Hearing { hears: true, is_heard: true };
+            return self.grid.around(spot).into_iter().map(|other| (other, both)).collect();
+        }
+        let mut audience: BTreeMap<RadioId, Hearing> = BTreeMap::new();
+        for other in self.grid.hearers(spot) {
+            audience.entry(other).or_default().hears = true;
+        }
+        for other in self.grid.heard_by(spot) {
+            audience.entry(other).or_default().is_heard = true;
+        }
+        audience
+    }
+
+    /// A radio takes another address: nobody can dial the old one any more, and its beacon is heard anew.
+    pub(crate) fn rotate(&mut self, id: RadioId, t: u64) {
+        let Some(interval) = self.config.address_rotation else { return };
+        if !self.radios.contains_key(&id) {
+            return;
+        }
+        let address = self.new_address(id);
+        let Some(radio) = self.radios.get_mut(&id) else { return };
+        let old = std::mem::replace(&mut radio.address, address);
+        let spot = radio.spot;
+        self.addresses.remove(&old);
+        for scanner in self.grid.hearers(&spot) {
+            self.listen_for(scanner, id, t);
+        }
+        self.schedule.push(t.saturating_add(nanos(interval)), Happening::Rotate(id));
     }
 
     /// A radio is about to vanish: nobody hears it any more.
     pub(crate) fn part(&mut self, id: RadioId) {
         let Some(radio) = self.radios.get(&id) else { return };
-        for scanner in self.grid.around(&radio.spot) {
+        for scanner in self.grid.hearers(&radio.spot) {
             self.forget(scanner, id);
         }
     }

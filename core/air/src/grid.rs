@@ -11,12 +11,25 @@ pub(crate) struct Spot {
     pub(crate) x: f64,
     pub(crate) y: f64,
     pub(crate) range: f64,
+    /// Metres its beacons carry, if not as far as its links.
+    pub(crate) voice: Option<f64>,
 }
 
 impl Spot {
     /// Whether the two hear each other.
     pub(crate) fn hears(&self, other: &Self) -> bool {
-        let range = self.range.min(other.range);
+        self.is_within(other, self.range.min(other.range))
+    }
+
+    /// Whether the other's beacons reach this one.
+    pub(crate) fn hears_beacons_of(&self, other: &Self) -> bool {
+        match other.voice {
+            Some(voice) => self.is_within(other, voice),
+            None => self.hears(other),
+        }
+    }
+
+    fn is_within(&self, other: &Self, range: f64) -> bool {
         let (dx, dy) = (self.x - other.x, self.y - other.y);
         dx * dx + dy * dy <= range * range
     }
@@ -26,12 +39,14 @@ impl Spot {
 pub(crate) struct Grid {
     square: f64,
     squares: BTreeMap<(i64, i64), Vec<Spot>>,
+    /// The farthest that anybody's beacons have ever carried beyond or short of his range; 0 if that never differed.
+    loudest: f64,
 }
 
 impl Grid {
     /// An empty plane; `square` is the side of a square in metres, best the usual range.
     pub(crate) fn new(square: f64) -> Self {
-        Self { square, squares: BTreeMap::new() }
+        Self { square, squares: BTreeMap::new(), loudest: 0.0 }
     }
 
     fn index(&self, metres: f64) -> i64 {
@@ -42,6 +57,7 @@ impl Grid {
     pub(crate) fn insert(&mut self, spot: Spot) {
         let key = (self.index(spot.x), self.index(spot.y));
         self.squares.entry(key).or_default().push(spot);
+        self.loudest = self.loudest.max(spot.voice.unwrap_or(0.0));
     }
 
     pub(crate) fn remove(&mut self, spot: &Spot) {
@@ -54,13 +70,34 @@ impl Grid {
         }
     }
 
-    /// Everyone who and whom this radio hears, itself left out, in an order that depends on nothing but the inputs.
+    /// Everyone with whom this radio can hold a link, itself left out, in an order that depends on nothing but the
+    /// inputs.
     pub(crate) fn around(&self, spot: &Spot) -> Vec<RadioId> {
-        let (x0, x1) = (self.index(spot.x - spot.range), self.index(spot.x + spot.range));
-        let (y0, y1) = (self.index(spot.y - spot.range), self.index(spot.y + spot.range));
+        self.near(spot, spot.range, |other| other.hears(spot))
+    }
+
+    /// Everyone who hears this radio's beacons.
+    pub(crate) fn hearers(&self, spot: &Spot) -> Vec<RadioId> {
+        self.near(spot, spot.voice.unwrap_or(spot.range), |other| other.hears_beacons_of(spot))
+    }
+
+    /// Everyone whose beacons this radio hears.
+    pub(crate) fn heard_by(&self, spot: &Spot) -> Vec<RadioId> {
+        self.near(spot, spot.range.max(self.loudest), |other| spot.hears_beacons_of(other))
+    }
+
+    /// Whether hearing beacons is mutual for all radios.
+    pub(crate) fn is_mutual(&self) -> bool {
+        self.loudest == 0.0
+    }
+
+    /// Everyone within `range` of the spot, itself left out, who is wanted.
+    fn near(&self, spot: &Spot, range: f64, wanted: impl Fn(&Spot) -> bool) -> Vec<RadioId> {
+        let (x0, x1) = (self.index(spot.x - range), self.index(spot.x + range));
+        let (y0, y1) = (self.index(spot.y - range), self.index(spot.y + range));
         let mut found = Vec::new();
         let mut look = |square: &Vec<Spot>| {
-            found.extend(square.iter().filter(|s| s.id != spot.id && s.hears(spot)).map(|s| s.id));
+            found.extend(square.iter().filter(|s| s.id != spot.id && wanted(s)).map(|s| s.id));
         };
         let columns = x1.saturating_sub(x0).unsigned_abs();
         if columns < self.squares.len() as u64 {
@@ -80,7 +117,7 @@ mod tests {
     use super::*;
 
     fn spot(id: u64, x: f64, y: f64, range: f64) -> Spot {
-        Spot { id: RadioId(id), x, y, range }
+        Spot { id: RadioId(id), x, y, range, voice: None }
     }
 
     #[test]
@@ -100,6 +137,20 @@ mod tests {
             let expected: Vec<_> = all.iter().filter(|b| b.id != a.id && a.hears(b)).map(|b| b.id).collect();
             assert_eq!(found, expected);
         }
+    }
+
+    #[test]
+    fn a_loud_radio_is_heard_by_those_it_does_not_hear() {
+        let mut grid = Grid::new(10.0);
+        let (loud, quiet) = (Spot { voice: Some(30.0), ..spot(1, 0.0, 0.0, 10.0) }, spot(2, 25.0, 0.0, 10.0));
+        grid.insert(loud);
+        grid.insert(quiet);
+        assert_eq!((grid.hearers(&loud), grid.heard_by(&loud)), (vec![quiet.id], vec![]));
+        assert_eq!((grid.hearers(&quiet), grid.heard_by(&quiet)), (vec![], vec![loud.id]));
+        assert!(grid.around(&loud).is_empty(), "no link reaches so far");
+        let whisper = Spot { voice: Some(1.0), ..spot(3, 5.0, 0.0, 10.0) };
+        grid.insert(whisper);
+        assert_eq!((grid.hearers(&whisper), grid.heard_by(&whisper)), (vec![], vec![loud.id]));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!
 //! What is modelled:
 //! - **Range.** Two radios hear each other while their distance is at most the smaller of their ranges.
+//!   Beacons may carry farther or less far than links ([`Place::voice`]), and a radio may be unable to scan.
 //! - **Airtime.** A transmission of n bytes occupies *both* its radios for n/rate (the smaller rate of the two), so
 //!   a relay with two links passes on half of what it could send. One radio does one thing at a time. The heads of
 //!   the links' queues take turns, the one that has waited longest first; see [`Config::rate`].
@@ -15,6 +16,7 @@
 //! - **Scanning** takes a share of the radio's airtime.
 //! - **Discovery** takes as long as a Bluetooth inquiry, and known beacons are repeated in one batch now and then,
 //!   so that idle nodes can sleep.
+//! - **Addresses** may change now and then, as phones' do; links that are open go on.
 //! - **Silence.** Out of range, or when the other radio has vanished, a link holds its bytes and closes after the
 //!   supervision timeout; back in range before that, it goes on.
 //!

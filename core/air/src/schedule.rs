@@ -22,6 +22,8 @@ pub(crate) enum Happening {
     SetUp { dialler: RadioId, token: u64 },
     /// A connection has failed.
     SetUpFailed { dialler: RadioId, token: u64 },
+    /// A radio takes another address.
+    Rotate(RadioId),
     /// A link has been silent for too long.
     Supervision { link: u64, token: u64 },
 }

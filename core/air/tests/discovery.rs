@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use bbh_air::{AirError, Config};
+use bbh_air::{AirError, Config, Place};
 use bbh_types::Instant;
 use bbh_types::radio::{RadioCommand, RadioEvent, ScanDuty};
 use common::World;
@@ -163,4 +163,68 @@ fn a_beacon_that_does_not_fit_is_refused() {
     let refused = world.air.command(world.now, a, RadioCommand::Advertise(Some(vec![0; 255])));
     assert_eq!(refused, Err(AirError::BeaconTooLong(255)));
     world.advertise(a, &[0; 254]);
+}
+
+#[test]
+fn a_loud_radio_is_seen_by_one_that_it_does_not_see_and_cannot_be_dialled_from_there() {
+    let mut world = World::new(Config::default(), 1);
+    let loud = world.air.join(world.now, Place { voice: Some(30.0), ..Place::at(0.0, 0.0) }).unwrap();
+    let quiet = world.join(20.0, 0.0);
+    for id in [loud, quiet] {
+        world.advertise(id, b"hello");
+        world.scan(id, ScanDuty::Full);
+    }
+    world.run(Duration::from_secs(2));
+    assert_eq!((world.when(quiet, is_discovery).len(), world.when(loud, is_discovery).len()), (1, 0));
+    assert!(world.air.could_meet(quiet).is_empty());
+    let peer = world.address(loud);
+    world.command(quiet, RadioCommand::Connect(peer));
+    world.run(Duration::from_secs(4));
+    assert_eq!(world.when(quiet, |event| matches!(event, RadioEvent::OpenFailed { .. })).len(), 1);
+    world.air.move_to(world.now, quiet, 8.0, 0.0).unwrap();
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.when(loud, is_discovery).len(), 1, "near enough now");
+    assert_eq!(world.air.could_meet(quiet), [loud]);
+    world.link(quiet, loud);
+}
+
+#[test]
+fn a_radio_that_may_not_scan_is_found_by_others_and_finds_none() {
+    let mut world = World::new(Config::default(), 1);
+    let mut join = |x: f64, deaf| world.air.join(Instant::ZERO, Place { deaf, ..Place::at(x, 0.0) }).unwrap();
+    let (one, other, phone) = (join(0.0, true), join(5.0, true), join(9.0, false));
+    for id in [one, other, phone] {
+        world.advertise(id, b"hello");
+        world.scan(id, ScanDuty::Full);
+    }
+    world.run(Duration::from_secs(2));
+    assert!(world.when(one, is_discovery).is_empty() && world.when(other, is_discovery).is_empty());
+    assert_eq!(world.when(phone, is_discovery).len(), 2);
+    assert_eq!(world.air.could_meet(one), [phone], "two that may not scan never meet");
+}
+
+#[test]
+fn an_address_that_changes_is_heard_anew_ends_no_link_and_cannot_be_dialled_any_more() {
+    let config = Config { address_rotation: Some(Duration::from_secs(60)), ..Config::default() };
+    let mut world = World::new(config, 1);
+    let (a, b) = (world.join(0.0, 0.0), world.join(5.0, 0.0));
+    let (from, to) = world.link(a, b);
+    world.scan(a, ScanDuty::Full);
+    world.run(Duration::from_secs(2));
+    let old = world.address(b);
+    while world.address(b) == old {
+        assert!(world.now.since(Instant::ZERO) < Duration::from_secs(70), "no new address within a minute");
+        world.run(Duration::from_secs(1));
+    }
+    world.run(Duration::from_secs(2));
+    let new = world.address(b);
+    let heard =
+        |peer| world.when(a, |event| matches!(event, RadioEvent::Discovered { peer: p, .. } if *p == peer)).len();
+    assert!(heard(new) > 0);
+    world.stream(a, from, 1_000, 500);
+    world.command(a, RadioCommand::Connect(old));
+    world.run(Duration::from_secs(4));
+    assert_eq!(world.received(b, to), common::pattern(1_000));
+    assert_eq!(world.when(a, |event| matches!(event, RadioEvent::OpenFailed { .. })).len(), 1);
+    assert_eq!(world.closed(a, from), None);
 }
