@@ -6,4 +6,5 @@ mod commands;
 mod files;
 mod idle;
 mod network;
+mod secrecy;
 mod support;
