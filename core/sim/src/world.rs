@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bbh_air::{Air, Config, Place, RadioId};
 use bbh_proto::api::Settings;
-use bbh_proto::{Command, Effect, Event, Identity, Node, NodeConfig};
-use bbh_types::radio::RadioEvent;
+use bbh_proto::{Command, Effect, Event, Identity, LibraryRequest, Node, NodeConfig};
+use bbh_types::radio::{RadioCommand, RadioEvent};
 use bbh_types::{Instant, NodeId};
 use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng, SeedableRng};
@@ -24,27 +24,59 @@ pub struct Setup {
     pub position: (f64, f64),
     /// Its settings.
     pub settings: Settings,
+    /// Range in metres, if not the air's.
+    pub range: Option<f64>,
+    /// Metres its beacons carry, if not as far as its links.
+    pub voice: Option<f64>,
+    /// It may not scan.
+    pub deaf: bool,
 }
 
 impl Setup {
     /// A node there, with default settings.
     pub fn at(x: f64, y: f64) -> Self {
-        Self { position: (x, y), settings: Settings::default() }
+        Self { position: (x, y), settings: Settings::default(), range: None, voice: None, deaf: false }
     }
+}
+
+/// What a node has cost so far, over all its lives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Bytes handed to the radio, lengths and tags included.
+    pub sent_bytes: u64,
+    /// Frames handed to the radio.
+    pub sent_frames: u64,
+    /// Moments at which its timer or its radio had something for it: each wakes a phone's processor.
+    pub wakeups: u64,
 }
 
 struct Inhabitant {
     setup: Setup,
-    seed: [u8; 32],
+    identity: Identity,
     boots: u32,
     disk: Disk,
-    alive: Option<(Node, RadioId)>,
+    alive: Option<Node>,
+    /// `None` while the node or its radio is off.
+    radio: Option<RadioId>,
     timer: Option<Instant>,
     events: Vec<(Instant, Event)>,
     timeouts: u64,
+    cost: Cost,
+    last_woken: Option<Instant>,
+    /// Whether it is on the list of those that something has happened to.
+    touched: bool,
     /// Timeouts in a row without time passing, to notice a node that does not rest.
     restless: u32,
     last_timeout: Option<Instant>,
+}
+
+impl Inhabitant {
+    fn wake(&mut self, now: Instant) {
+        if self.last_woken != Some(now) {
+            self.last_woken = Some(now);
+            self.cost.wakeups += 1;
+        }
+    }
 }
 
 /// Timeouts of one node at one moment after which it counts as one that never rests.
@@ -58,6 +90,17 @@ pub struct World {
     nodes: Vec<Inhabitant>,
     by_radio: BTreeMap<RadioId, usize>,
     timers: BTreeSet<(Instant, usize)>,
+    touched: Vec<usize>,
+    /// Whether the nodes that are on, their places or their radios have changed.
+    stirred: bool,
+    probe: Option<Probe>,
+}
+
+/// A search that is being followed.
+struct Probe {
+    word: String,
+    /// How often each node has looked into its library for it.
+    heard: BTreeMap<usize, u32>,
 }
 
 impl World {
@@ -73,6 +116,9 @@ impl World {
             nodes: Vec::new(),
             by_radio: BTreeMap::new(),
             timers: BTreeSet::new(),
+            touched: Vec::new(),
+            stirred: true,
+            probe: None,
         }
     }
 
@@ -83,22 +129,32 @@ impl World {
 
     /// Adds a node, switched on.
     pub fn add(&mut self, setup: Setup) -> NodeIndex {
+        let index = self.add_off(setup);
+        self.start(index);
+        index
+    }
+
+    /// Adds a node that is still off; [`World::start`] switches it on.
+    pub fn add_off(&mut self, setup: Setup) -> NodeIndex {
         let mut seed = [0; 32];
         self.rng.fill_bytes(&mut seed);
         let index = self.nodes.len();
         self.nodes.push(Inhabitant {
             setup,
-            seed,
+            identity: Identity::from_seed(seed),
             boots: 0,
             disk: Disk::default(),
             alive: None,
+            radio: None,
             timer: None,
             events: Vec::new(),
             timeouts: 0,
+            cost: Cost::default(),
+            last_woken: None,
+            touched: false,
             restless: 0,
             last_timeout: None,
         });
-        self.start(NodeIndex(index));
         NodeIndex(index)
     }
 
@@ -112,16 +168,14 @@ impl World {
         let mut seed = [0; 32];
         self.rng.fill_bytes(&mut seed);
         let config = NodeConfig {
-            identity: Identity::from_seed(inhabitant.seed),
+            identity: inhabitant.identity.clone(),
             boot: inhabitant.boots,
             settings: inhabitant.setup.settings.clone(),
             seed,
         };
-        let node = Node::new(config, self.now);
-        let (x, y) = inhabitant.setup.position;
-        let radio = self.air.join(self.now, Place::at(x, y)).expect("a scenario's positions are places");
-        inhabitant.alive = Some((node, radio));
-        self.by_radio.insert(radio, index.0);
+        inhabitant.alive = Some(Node::new(config, self.now));
+        self.join_air(index.0);
+        let inhabitant = &self.nodes[index.0];
         let records: Vec<_> = inhabitant.disk.records().cloned().collect();
         for record in records {
             self.command(index, Command::Restore(record));
@@ -130,15 +184,52 @@ impl World {
         self.deliver();
     }
 
-    /// Kills a node without a word.
-    pub fn kill(&mut self, index: NodeIndex) {
-        let inhabitant = &mut self.nodes[index.0];
-        if let Some((_, radio)) = inhabitant.alive.take() {
+    fn join_air(&mut self, index: usize) {
+        let inhabitant = &mut self.nodes[index];
+        let Setup { position: (x, y), range, voice, deaf, .. } = inhabitant.setup;
+        let place = Place { range, voice, deaf, ..Place::at(x, y) };
+        let radio = self.air.join(self.now, place).expect("a scenario's positions and ranges are within bounds");
+        inhabitant.radio = Some(radio);
+        self.by_radio.insert(radio, index);
+        self.stirred = true;
+    }
+
+    fn leave_air(&mut self, index: usize) {
+        if let Some(radio) = self.nodes[index].radio.take() {
             self.by_radio.remove(&radio);
             self.air.leave(self.now, radio);
+            self.stirred = true;
+        }
+    }
+
+    /// Kills a node without a word.
+    pub fn kill(&mut self, index: NodeIndex) {
+        self.leave_air(index.0);
+        let inhabitant = &mut self.nodes[index.0];
+        if inhabitant.alive.take().is_some() {
             if let Some(at) = inhabitant.timer.take() {
                 self.timers.remove(&(at, index.0));
             }
+            self.touch(index.0);
+        }
+        self.deliver();
+    }
+
+    /// Switches the radio of a node that is on off or on; the node itself goes on.
+    pub fn switch_radio(&mut self, index: NodeIndex, on: bool) {
+        let inhabitant = &self.nodes[index.0];
+        if inhabitant.alive.is_none() || inhabitant.radio.is_some() == on {
+            return;
+        }
+        if on {
+            self.join_air(index.0);
+        } else {
+            self.leave_air(index.0);
+        }
+        let now = self.now;
+        if let Some(node) = &mut self.nodes[index.0].alive {
+            node.handle_radio(now, RadioEvent::State { on });
+            self.drive(index.0);
         }
         self.deliver();
     }
@@ -147,8 +238,9 @@ impl World {
     pub fn move_to(&mut self, index: NodeIndex, x: f64, y: f64) {
         let inhabitant = &mut self.nodes[index.0];
         inhabitant.setup.position = (x, y);
-        if let Some((_, radio)) = &inhabitant.alive {
-            self.air.move_to(self.now, *radio, x, y).expect("a scenario's positions are places");
+        if let Some(radio) = inhabitant.radio {
+            self.air.move_to(self.now, radio, x, y).expect("a scenario's positions are places");
+            self.stirred = true;
         }
         self.deliver();
     }
@@ -161,7 +253,7 @@ impl World {
     /// Gives a node a command, if it is on.
     pub fn command(&mut self, index: NodeIndex, command: Command) {
         let now = self.now;
-        if let Some((node, _)) = &mut self.nodes[index.0].alive {
+        if let Some(node) = &mut self.nodes[index.0].alive {
             node.handle_command(now, command);
             self.drive(index.0);
             self.deliver();
@@ -170,12 +262,12 @@ impl World {
 
     /// A node that is on.
     pub fn node(&self, index: NodeIndex) -> Option<&Node> {
-        self.nodes[index.0].alive.as_ref().map(|(node, _)| node)
+        self.nodes[index.0].alive.as_ref()
     }
 
     /// A node's id, on or off.
     pub fn id(&self, index: NodeIndex) -> NodeId {
-        Identity::from_seed(self.nodes[index.0].seed).node_id()
+        self.nodes[index.0].identity.node_id()
     }
 
     /// A node's disk.
@@ -185,19 +277,80 @@ impl World {
 
     /// All nodes that are on.
     pub fn living(&self) -> impl Iterator<Item = (NodeIndex, &Node)> {
-        self.nodes.iter().enumerate().filter_map(|(n, i)| Some((NodeIndex(n), &i.alive.as_ref()?.0)))
+        self.nodes.iter().enumerate().filter_map(|(n, i)| Some((NodeIndex(n), i.alive.as_ref()?)))
     }
 
-    /// The nodes in radio range of each other, as groups: what could be one tree.
+    /// How many nodes there are, on or off.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there are no nodes.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// Where a node is, in metres east and north.
+    pub fn position(&self, index: NodeIndex) -> (f64, f64) {
+        self.nodes[index.0].setup.position
+    }
+
+    /// Whether a node's radio is on.
+    pub fn has_radio(&self, index: NodeIndex) -> bool {
+        self.nodes[index.0].radio.is_some()
+    }
+
+    /// How often a node has been switched on.
+    pub fn boots(&self, index: NodeIndex) -> u32 {
+        self.nodes[index.0].boots
+    }
+
+    /// What a node has cost so far.
+    pub fn cost(&self, index: NodeIndex) -> Cost {
+        self.nodes[index.0].cost
+    }
+
+    /// The nodes to which something has happened since the last call, each once.
+    pub fn take_touched(&mut self) -> Vec<NodeIndex> {
+        let touched = std::mem::take(&mut self.touched);
+        touched.iter().for_each(|&index| self.nodes[index].touched = false);
+        touched.into_iter().map(NodeIndex).collect()
+    }
+
+    /// Whether nodes or radios have come, gone or moved since the last call.
+    pub fn take_stirred(&mut self) -> bool {
+        std::mem::take(&mut self.stirred)
+    }
+
+    /// Follows searches for this word from now on, instead of any before.
+    pub fn follow_search(&mut self, word: &str) {
+        self.probe = Some(Probe { word: word.to_owned(), heard: BTreeMap::new() });
+    }
+
+    /// How often each node has looked into its library for the word that is followed; nodes that never did are not
+    /// listed.
+    pub fn search_heard(&self) -> BTreeMap<NodeIndex, u32> {
+        let heard = self.probe.iter().flat_map(|probe| &probe.heard);
+        heard.map(|(&index, &times)| (NodeIndex(index), times)).collect()
+    }
+
+    fn touch(&mut self, index: usize) {
+        if !std::mem::replace(&mut self.nodes[index].touched, true) {
+            self.touched.push(index);
+        }
+    }
+
+    /// The nodes that could be one tree: in radio range of each other, directly or through others, and able to find
+    /// each other. Nodes whose radio is off are none.
     pub fn radio_components(&self) -> Vec<Vec<NodeIndex>> {
-        let mut left: BTreeSet<usize> = self.living().map(|(NodeIndex(n), _)| n).collect();
+        let mut left: BTreeSet<usize> = self.by_radio.values().copied().collect();
         let mut components = Vec::new();
         while let Some(first) = left.pop_first() {
             let mut component = vec![NodeIndex(first)];
             let mut waiting = VecDeque::from([first]);
             while let Some(next) = waiting.pop_front() {
-                let Some((_, radio)) = &self.nodes[next].alive else { continue };
-                for other in self.air.in_range(*radio) {
+                let Some(radio) = self.nodes[next].radio else { continue };
+                for other in self.air.could_meet(radio) {
                     if let Some(&index) = self.by_radio.get(&other)
                         && left.remove(&index)
                     {
@@ -211,7 +364,7 @@ impl World {
         components
     }
 
-    /// What a node has told since the last call, and when.
+    /// What a node has told since the last call, and when; that its place in the tree has changed is left out.
     pub fn take_events(&mut self, index: NodeIndex) -> Vec<(Instant, Event)> {
         std::mem::take(&mut self.nodes[index.0].events)
     }
@@ -251,7 +404,8 @@ impl World {
             inhabitant.timeouts += 1;
             inhabitant.restless = if inhabitant.last_timeout == Some(self.now) { inhabitant.restless + 1 } else { 0 };
             inhabitant.last_timeout = Some(self.now);
-            if let Some((node, _)) = &mut inhabitant.alive {
+            inhabitant.wake(self.now);
+            if let Some(node) = &mut inhabitant.alive {
                 assert!(inhabitant.restless < RESTLESS, "node {index} does not rest: {:?}", node.timeouts());
                 node.handle_timeout(self.now);
                 self.drive(index);
@@ -290,7 +444,9 @@ impl World {
 
     fn hand_over(&mut self, radio: RadioId, event: RadioEvent) {
         let Some(&index) = self.by_radio.get(&radio) else { return };
-        if let Some((node, _)) = &mut self.nodes[index].alive {
+        let inhabitant = &mut self.nodes[index];
+        inhabitant.wake(self.now);
+        if let Some(node) = &mut inhabitant.alive {
             node.handle_radio(self.now, event);
             self.drive(index);
         }
@@ -299,22 +455,39 @@ impl World {
     /// Drains a node after a mutation.
     fn drive(&mut self, index: usize) {
         let now = self.now;
-        let Inhabitant { alive, disk, timer, events, .. } = &mut self.nodes[index];
-        let Some((node, radio)) = alive else { return };
+        self.touch(index);
+        let Inhabitant { alive, radio, disk, timer, events, cost, .. } = &mut self.nodes[index];
+        let Some(node) = alive else { return };
         loop {
             let mut idle = true;
             while let Some(transmit) = node.poll_transmit() {
                 idle = false;
-                // A link that the air has just closed: the event is on its way.
-                let _ = self.air.send(now, *radio, transmit.link, transmit.bytes);
+                let bytes = transmit.bytes.len() as u64;
+                // Refused where the air has just closed the link: the event is on its way.
+                if radio.is_some_and(|radio| self.air.send(now, radio, transmit.link, transmit.bytes).is_ok()) {
+                    cost.sent_bytes += bytes;
+                    cost.sent_frames += 1;
+                }
             }
             while let Some(effect) = node.poll_effect() {
                 idle = false;
                 match effect {
-                    Effect::Radio(command) => {
-                        self.air.command(now, *radio, command).expect("the radio is on and beacons are short");
+                    Effect::Radio(command) => match *radio {
+                        Some(radio) => self.air.command(now, radio, command).expect("beacons are short"),
+                        None => {
+                            if let RadioCommand::Connect(peer) = command {
+                                node.handle_radio(now, RadioEvent::OpenFailed { peer });
+                            }
+                        }
+                    },
+                    Effect::Library(request) => {
+                        if let (Some(probe), LibraryRequest::Search { query, .. }) = (&mut self.probe, &request)
+                            && query.words().any(|word| word == probe.word)
+                        {
+                            *probe.heard.entry(index).or_default() += 1;
+                        }
+                        node.handle_library(now, disk.library(request));
                     }
-                    Effect::Library(request) => node.handle_library(now, disk.library(request)),
                     Effect::Storage(request) => {
                         if let Some(answer) = disk.storage(request) {
                             node.handle_storage(now, answer);
@@ -324,7 +497,9 @@ impl World {
             }
             while let Some(event) = node.poll_event() {
                 idle = false;
-                events.push((now, event));
+                if event != Event::NetworkChanged {
+                    events.push((now, event));
+                }
             }
             if idle {
                 break;
