@@ -1,7 +1,7 @@
 //! What happens in the middle of a merge: nodes die, move, or lose the very link on which the tree is being turned.
 //!
-//! Each scenario runs for a few seeds with every test run, and for thousands with `cargo test -p bbh-sim --release
-//! --test merges -- --ignored`.
+//! Each scenario runs for a few seeds with every test run; `BBH_SIM_RUNS=2000 cargo test -p bbh-sim --release --test
+//! merges` runs so many of each.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -56,6 +56,11 @@ fn pick(rng: &mut ChaCha12Rng, below: u64) -> u64 {
 }
 
 /// A chain with little room, of which nodes die and return while it forms.
+/// Seeds to run: `usual` many, or as many as `BBH_SIM_RUNS` says.
+fn seeds(usual: u64) -> Range<u64> {
+    0..std::env::var("BBH_SIM_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(usual)
+}
+
 fn chains_with_deaths(seeds: Range<u64>) {
     for seed in seeds {
         let mut rng = ChaCha12Rng::seed_from_u64(seed);
@@ -183,42 +188,24 @@ fn nodes_that_hop_about(seeds: Range<u64>) {
 
 #[test]
 fn a_chain_of_nodes_with_three_links_settles_however_its_nodes_die_while_it_forms() {
-    chains_with_deaths(0..25);
+    chains_with_deaths(seeds(25));
 }
 
 #[test]
 fn an_edge_that_is_cut_while_it_turns_leaves_two_trees_that_find_each_other_again() {
-    let cuts = edges_cut_while_they_turn(0..20);
+    let cuts = edges_cut_while_they_turn(seeds(20));
     assert!(cuts > 10, "only {cuts} edges were caught turning");
 }
 
 #[test]
 fn tables_and_trees_are_right_again_after_nodes_have_hopped_about() {
-    nodes_that_hop_about(0..12);
+    nodes_that_hop_about(seeds(12));
     // Here a node leaves another which moves before it could tell its old parent.
     nodes_that_hop_about(608..609);
 }
 
 #[test]
 fn two_roots_of_one_tree_that_lost_each_other_as_their_edge_turned_become_one_again() {
-    let cuts = company_that_leaves_as_an_edge_turns(0..10);
+    let cuts = company_that_leaves_as_an_edge_turns(seeds(10));
     assert!(cuts > 5, "only {cuts} edges were caught turning");
-}
-
-#[test]
-#[ignore = "minutes; for changes of the tree protocol"]
-fn thousands_of_chains_settle() {
-    chains_with_deaths(0..3000);
-}
-
-#[test]
-#[ignore = "minutes; for changes of the tree protocol"]
-fn thousands_of_turning_edges_are_cut() {
-    edges_cut_while_they_turn(0..2000);
-}
-
-#[test]
-#[ignore = "minutes; for changes of the tree protocol"]
-fn thousands_of_nodes_hop_about() {
-    nodes_that_hop_about(0..2000);
 }
