@@ -55,12 +55,12 @@ fn pick(rng: &mut ChaCha12Rng, below: u64) -> u64 {
     rng.next_u64() % below
 }
 
-/// A chain with little room, of which nodes die and return while it forms.
 /// Seeds to run: `usual` many, or as many as `BBH_SIM_RUNS` says.
 fn seeds(usual: u64) -> Range<u64> {
     0..std::env::var("BBH_SIM_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(usual)
 }
 
+/// A chain with little room, of which nodes die and return while it forms.
 fn chains_with_deaths(seeds: Range<u64>) {
     for seed in seeds {
         let mut rng = ChaCha12Rng::seed_from_u64(seed);
