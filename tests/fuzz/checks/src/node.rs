@@ -15,7 +15,7 @@ use crate::input::{Input, identity};
 use crate::scene::{ENEMY, FRIEND, NODE, Scene, WITNESS};
 
 /// Most steps, each of which may take a handshake.
-const MAX_STEPS: usize = 200;
+const MAX_STEPS: usize = 100;
 /// Most nodes a routing table keeps (docs/protocol.md, section 7).
 const MAX_DESCENDANTS: usize = 20_000;
 
