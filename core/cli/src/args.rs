@@ -44,6 +44,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Run the TCP "radio" that nodes on this machine, on emulators and simulators join
     Air(AirArgs),
+    /// Run the protocol in a simulated world, in virtual time, and measure it
+    Sim(crate::sim::SimArgs),
     /// Run a node in the foreground; prints `ready NODE_ID` once it can be used
     Run(RunArgs),
 

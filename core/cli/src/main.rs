@@ -10,6 +10,7 @@ mod output;
 mod process;
 mod records;
 mod run;
+mod sim;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,7 @@ fn start(command: Command) -> Result<(), Failure> {
         match command {
             Command::Demo(args) => demo::run(&args).await,
             Command::Air(args) => air::run(&args).await,
+            Command::Sim(args) => sim::run_sim(&args),
             Command::Run(args) => run::run(&args).await,
             asking => commands::run(asking).await,
         }

@@ -41,7 +41,7 @@ pub async fn run(command: args::Command) -> Result<(), Failure> {
         args::Command::Cancel(args) => {
             quiet(&args.target, &Command::Cancel(Content { content: args.content_id })).await
         }
-        args::Command::Demo(_) | args::Command::Air(_) | args::Command::Run(_) => {
+        args::Command::Demo(_) | args::Command::Air(_) | args::Command::Run(_) | args::Command::Sim(_) => {
             Err(Failure::failed("this command is a process of its own"))
         }
     }
