@@ -189,7 +189,7 @@ impl Runner<'_> {
         let before = self.cost();
         for (at, node) in order {
             self.run_to(Instant::ZERO + at)?;
-            self.apply(Act::Start(node.0));
+            self.apply(Act::Start(node.0))?;
         }
         let mut picture_at = Duration::from_secs(1);
         let limit = Instant::ZERO + self.options.limit;
@@ -249,7 +249,7 @@ impl Runner<'_> {
             let position = (x + 4.0 * unit(&mut self.rng) - 2.0, y + 2.0 * unit(&mut self.rng));
             let mut setup = Setup { position, ..Setup::at(0.0, 0.0) };
             setup.settings.max_links = self.options.max_links;
-            self.apply(Act::Join(setup));
+            self.apply(Act::Join(setup))?;
             self.time(Metric::Join)?;
 
             self.phase = "healing";
@@ -257,7 +257,7 @@ impl Runner<'_> {
                 watch.present().any(|child| watch.parent(child) == Some(node)) && watch.parent(node).is_some()
             });
             if let Some(inner) = inner {
-                self.apply(Act::Kill(inner.0));
+                self.apply(Act::Kill(inner.0))?;
                 self.time(Metric::Heal)?;
             }
         }
@@ -293,7 +293,7 @@ impl Runner<'_> {
             self.run_to(at)?;
             while acts.front().is_some_and(|(next, _)| start + *next <= at) {
                 if let Some((_, act)) = acts.pop_front() {
-                    self.apply(act);
+                    self.apply(act)?;
                 }
             }
             if !half && self.world.now().since(start) >= Duration::from_secs(30) {
@@ -427,7 +427,7 @@ impl Runner<'_> {
         nodes.get(below(&mut self.rng, nodes.len())).copied()
     }
 
-    fn apply(&mut self, act: Act) {
+    fn apply(&mut self, act: Act) -> Result<(), String> {
         let text = match act {
             Act::Move(node, x, y) => {
                 self.world.move_to(NodeIndex(node), x, y);
@@ -456,6 +456,7 @@ impl Runner<'_> {
         if let Some((node, text)) = text {
             self.trace(node, &text);
         }
+        self.look()
     }
 
     fn run_to(&mut self, until: Instant) -> Result<(), String> {

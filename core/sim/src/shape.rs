@@ -81,7 +81,7 @@ impl Shape {
         }
         let mut whole = vec![0_usize; n];
         let mut told = vec![0_usize; n];
-        let (mut pairs, mut links) = (0_u128, 0_u128);
+        let (mut pairs, mut links, mut all_told) = (0_u128, 0_u128, 0_u128);
         for &node in &order {
             let (tree, above) = parents[node].map_or((size[node], 0), |parent| (whole[parent], told[parent] + 1));
             whole[node] = tree;
@@ -93,8 +93,11 @@ impl Shape {
             }
             shape.largest = shape.largest.max(tree);
             shape.depth = shape.depth.max(depth[node]);
-            shape.broadcast += (tree - 1) as f64 / n as f64;
-            shape.report_broadcast += told[node] as f64 / n as f64;
+            all_told += told[node] as u128;
+        }
+        if n > 0 {
+            shape.broadcast = pairs as f64 / n as f64;
+            shape.report_broadcast = all_told as f64 / n as f64;
         }
         if pairs > 0 {
             shape.mean_path = links as f64 / pairs as f64;
