@@ -25,7 +25,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
 /// Prints the items of an answer as one JSON list.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json_list<'a>(items: impl IntoIterator<Item = &'a RawValue>) -> Result<(), Failure> {
     let items: Vec<_> = items.into_iter().map(RawValue::get).collect();
     print(&format!("[{}]", items.join(",")))

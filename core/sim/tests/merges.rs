@@ -123,7 +123,7 @@ fn edges_cut_while_they_turn(seeds: Range<u64>) -> usize {
 }
 
 fn place(left: &[NodeIndex], right: &[NodeIndex], node: NodeIndex) -> (f64, f64) {
-    let n = left.iter().chain(right).position(|&other| other == node).unwrap();
+    let n = left.iter().chain(right).position(|&other| other == node).expect("the node is of one of the two groups");
     (8.0 * n as f64, 0.0)
 }
 
