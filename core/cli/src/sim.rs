@@ -76,9 +76,9 @@ fn after_help() -> String {
     }
     text.push_str(
         "\
-\nA run ends at the first thing that must not be: a ring of parents, a search that reaches a node of a quiet tree not
-or twice, nodes that don't become one tree. Then its seed and the command that replays it are printed, and the exit
-code is 1. The same options give the same run.
+\nA run fails by a ring of parents, by nodes that don't become one tree, and by a search that reaches a node of a quiet
+tree not or twice. Then its seed and the command that replays it are printed, and the exit code is 1. The same options
+give the same run.
 
 With --rules report and --rules published, scenario and seed say nothing of places; --max-links less one is the
 number of children, and a network in which no further link is allowed counts as finished, in one tree or not.

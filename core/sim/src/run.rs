@@ -69,7 +69,7 @@ pub enum Note {
 pub struct Outcome {
     /// What was measured.
     pub samples: Samples,
-    /// What went wrong, if anything did; the run ended there.
+    /// What went wrong first, if anything did.
     pub failure: Option<String>,
     /// Pictures, in the order of time.
     pub frames: Vec<Frame>,
@@ -99,7 +99,7 @@ pub fn run(options: &Options, notes: &mut dyn FnMut(Note)) -> Outcome {
         outcome: Outcome { samples: Samples::default(), failure: None, frames: Vec::new() },
     };
     if let Err(failure) = runner.whole(plan.nodes, plan.acts.into()) {
-        runner.outcome.failure = Some(format!("at {:.3} s, {}: {failure}", seconds(runner.world.now()), runner.phase));
+        runner.fault(failure);
         runner.picture("failed");
     }
     runner.outcome
@@ -170,7 +170,7 @@ impl Runner<'_> {
         if self.search() {
             self.run_to(self.world.now() + SEARCH_TIME)?;
         }
-        self.end_searches()?;
+        self.end_searches();
         self.picture("at the end");
         self.shape();
         Ok(())
@@ -241,7 +241,7 @@ impl Runner<'_> {
             if self.search() {
                 self.run_to(self.world.now() + SEARCH_TIME)?;
             }
-            self.end_searches()?;
+            self.end_searches();
 
             self.phase = "joining";
             let Some(beside) = self.any(|_, _| true) else { return Ok(()) };
@@ -286,7 +286,7 @@ impl Runner<'_> {
             let at = start + *at;
             while search_at <= at {
                 self.run_to(search_at)?;
-                self.end_searches()?;
+                self.end_searches();
                 self.search();
                 search_at += SEARCH_EVERY;
             }
@@ -309,7 +309,7 @@ impl Runner<'_> {
             self.outcome.samples.add(Metric::Merge, took.as_secs_f64());
         }
         self.run_to(self.world.now() + SEARCH_TIME)?;
-        self.end_searches()?;
+        self.end_searches();
         self.count_cost(before, start);
         let whole = self.together + self.apart;
         if !whole.is_zero() {
@@ -380,19 +380,19 @@ impl Runner<'_> {
         true
     }
 
-    fn end_searches(&mut self) -> Result<(), String> {
+    fn end_searches(&mut self) {
         while let Some(search) = self.searching.pop_front() {
             let events = self.world.take_events(search.asker);
             let heard = self.world.search_heard();
             // A tree that changes meanwhile may hear it anew, or lose it.
             let calm = search.calm && search.changes == self.changes;
             if calm && let Some((node, times)) = heard.iter().find(|(_, times)| **times > 1) {
-                return Err(format!("a search reached node {} {times} times", node.0));
+                self.fault(format!("a search reached node {} {times} times", node.0));
             }
             let living: Vec<_> = search.connected.iter().filter(|node| self.world.node(**node).is_some()).collect();
             let reached = living.iter().filter(|node| heard.contains_key(node)).count();
             if calm && reached < living.len() {
-                return Err(format!("a search of node {} reached {reached} of {}", search.asker.0, living.len()));
+                self.fault(format!("a search of node {} reached {reached} of {}", search.asker.0, living.len()));
             }
             if !living.is_empty() {
                 self.outcome.samples.add(Metric::SearchReach, reached as f64 / living.len() as f64);
@@ -414,10 +414,19 @@ impl Runner<'_> {
                 let dropped = |node| self.world.node(node).map(bbh_proto::Node::counters);
                 let counters = format!("{:?}, {:?}", dropped(search.asker), dropped(owner));
                 self.trace(asker, &format!("gets no answer of n{}: {counters}", owner.0));
-                return Err(format!("a search of node {asker} was not answered by node {}", owner.0));
+                self.fault(format!("a search of node {asker} was not answered by node {}", owner.0));
             }
         }
-        Ok(())
+    }
+
+    /// Something went wrong that does not keep the run from going on; the first such thing is told.
+    fn fault(&mut self, what: String) {
+        let when = self.when();
+        self.outcome.failure.get_or_insert_with(|| format!("{when}: {what}"));
+    }
+
+    fn when(&self) -> String {
+        format!("at {:.3} s, {}", seconds(self.world.now()), self.phase)
     }
 
     // ------------------------------------------------------------ time and notes
